@@ -1,0 +1,1 @@
+"""The card: how a run is shown in a notebook."""
