@@ -217,7 +217,7 @@ class Interrupt(BaseException):
 
 
 class Fenced(Interrupt):
-    """This attempt no longer holds the run: another one does, or the run has ended."""
+    """The attempt no longer holds the run: another one does, or the run has ended."""
 
     def __init__(self, reason: str = "fenced", description: str = "") -> None:
         super().__init__(reason, description or "this attempt no longer holds the run")
