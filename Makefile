@@ -1,0 +1,81 @@
+# The project's commands. Each makes the virtual environment it needs; CI runs `make test` and nothing else.
+#
+#   make demo PYTHON=python3.12      with another Python than python3
+#   make unit ARGS="-k codec -x"     more arguments for pytest, or for the demo
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+SETUP := $(PYTHON) .ci/environment.py $(VENV)
+PYTEST := $(BIN)/python -m pytest
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.NOTPARALLEL:
+.PHONY: help demo lab test lint types layers unit notebooks browser wheel test-all mutants bench format clean env redis chromium programs
+
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+demo: ## import a table while its processes are killed; 30 s
+	@$(SETUP) demo
+	@$(BIN)/nbjobs demo $(ARGS)
+
+lab: ## open the tutorial in JupyterLab
+	@$(SETUP) lab demo
+	@$(BIN)/jupyter lab $(AS_ROOT) notebooks/01_first_card.ipynb $(ARGS)
+
+test: programs lint types layers unit notebooks browser wheel ## all tests: what CI runs
+	@echo "make: all tests passed with $$($(BIN)/python -V)"
+
+lint: env ## style, by ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: env ## types, by mypy
+	$(BIN)/mypy nbjobs tests/typing_api.py
+
+layers: env ## who imports whom, by import-linter
+	$(BIN)/lint-imports
+
+unit: env redis ## unit and integration tests on a real Redis
+	$(PYTEST) -n 2 --dist loadfile -m "not browser and not wheel" $(ARGS)
+
+notebooks: env ## run the notebooks and compare what they print
+	.ci/isolated $(VENV) $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=120 notebooks $(ARGS)
+
+browser: env chromium ## the card in JupyterLab, in Chromium
+	$(PYTEST) -m browser $(ARGS)
+
+wheel: env ## build the wheel, install it elsewhere, use it there
+	$(PYTEST) -m wheel $(ARGS)
+
+test-all: ## all tests with each Python of 3.10 to 3.13 that is here
+	@MAKE="$(MAKE)" .ci/test-all
+
+mutants: env ## break the code on purpose: each time the tests must fail
+	$(BIN)/python -m tests.mutants $(ARGS)
+
+bench: env ## measure, and write benchmarks/results.json
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+format: env ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what the commands above made
+	rm -rf .venv .venv-3.* dist build artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find nbjobs tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+env:
+	@$(SETUP) dev
+
+redis:
+	@$(SETUP) --needs redis-server
+
+chromium:
+	@$(SETUP) --needs chromium
+
+programs: # first of all, so that a machine which lacks one says so at once
+	@$(SETUP) --needs redis-server --needs chromium
