@@ -28,6 +28,7 @@ _SEQUENCES: tuple[Any, ...] = (list, tuple, set, frozenset)
 _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNWANTED = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff{_BIDI}]")
+_SECRET = re.compile("passw|secret|token|key|pwd|user")
 _BREAKS = re.compile("\r\n?|[\u2028\u2029]")
 
 
@@ -234,3 +235,26 @@ def _big(number: int) -> str:
     except ValueError:
         text = hex(number)
         return text if len(text) <= 200 else f"{text[:200]}…(+{len(text) - 200:,} digits)"
+
+
+def masked_url(url: str) -> str:
+    """Return a Redis URL without its secrets, for messages.
+
+    >>> masked_url("redis://ada:hunter2@db:6379/1?password=x&db=1")
+    'redis://ada:***@db:6379/1?password=***&db=1'
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "***"
+    rest, question, query = rest.partition("?")
+    userinfo, at, host = rest.rpartition("@")
+    if at:
+        user, colon, _ = userinfo.partition(":")
+        rest = f"{user}:***@{host}" if colon else f"***@{host}"
+    pairs = [_masked_pair(pair) for pair in query.split("&")] if question else []
+    return clean_text(f"{scheme}://{rest}{question}{'&'.join(pairs)}")
+
+
+def _masked_pair(pair: str) -> str:
+    name, equals, _ = pair.partition("=")
+    return f"{name}=***" if equals and _SECRET.search(name.lower()) else pair
