@@ -1,0 +1,207 @@
+"""The finished words of a run: what every surface shows, without formatting anything itself.
+
+What changes by time alone is told in advance: `clock` runs from a moment on, each of `thresholds` has its
+words ready. A surface without a clock of its own (a terminal, a saved page) passes `now` and gets everything
+applied.
+
+    >>> from nbjobs.view import empty
+    >>> face(empty("r1", "shop.import_orders")).headline
+    'queued'
+"""
+
+from __future__ import annotations
+
+from statistics import median_low
+
+import msgspec
+
+from . import phrases, words
+from .phrases import Clock, Fact
+from .runview import ENDED, HELD, RunView, StepView
+
+__all__ = ["Bar", "Clock", "Face", "FaceStep", "Fact", "Threshold", "face", "schema"]
+
+
+class Bar(msgspec.Struct, frozen=True):
+    """How much is done, 0 to 1, None where nobody knows; `earlier` of it is from earlier attempts."""
+
+    done: float | None
+    earlier: float = 0.0
+    notch: float | None = None
+
+
+class Threshold(msgspec.Struct, frozen=True):
+    """From the time `at` (ms) on, unless news came before: `mark` holds and `text` is the headline."""
+
+    at: int
+    mark: str
+    text: str
+
+
+class FaceStep(msgspec.Struct, frozen=True):
+    """One line of the list of steps."""
+
+    name: str
+    state: str
+    duration: str = ""
+    note: str = ""
+
+
+class Face(msgspec.Struct, frozen=True):
+    """All that a surface shows of a run."""
+
+    run: str
+    job: str
+    name: str
+    state: str
+    icon: str
+    word: str
+    headline: str
+    step: str
+    step_no: int | None
+    attempt: int
+    resumed: int
+    marks: tuple[str, ...]
+    n: int
+    bar: Bar | None
+    percent: str
+    facts: tuple[Fact, ...]
+    aria: str
+    error: str
+    clock: Clock | None
+    thresholds: tuple[Threshold, ...]
+    updated: int
+    ended: bool
+    steps: tuple[FaceStep, ...]
+    schema: int = 1
+
+
+_WORDS = {
+    "scheduled": ("◷", "scheduled"),
+    "queued": ("○", "queued"),
+    "running": ("◐", "running"),
+    "retrying": ("↻", "retrying"),
+    "pausing": ("‖", "pausing…"),
+    "paused": ("‖", "paused"),
+    "cancelling": ("⊘", "cancelling…"),
+    "cancelled": ("⊘", "cancelled"),
+    "completed": ("✓", "done"),
+    "failed": ("✕", "failed"),
+    "dead": ("✕", "dead"),
+    "lost": ("?", "lost"),
+}
+
+
+def face(view: RunView, *, now: int | None = None) -> Face:
+    """The face of a run; with `now` (ms of Redis' clock) what comes by time alone is applied.
+
+    Args:
+        view: what a reader knows of the run.
+        now: the time to show it at. Without it the surface ticks `clock` and minds `thresholds` itself.
+    """
+    icon, word = _WORDS.get(view.state, ("?", view.state))
+    total = phrases.total(view)
+    percent, bar = _bar(view, total)
+    speed = phrases.speed(view)
+    remaining = phrases.remaining(view, total, speed)
+    headline, marks = phrases.headline(view, word), _marks(view)
+    clock, thresholds = phrases.clock(view, remaining), _thresholds(view)
+    name = view.job.rpartition(".")[2] or "job"
+    step = view.step if view.in_step else ""
+    facts = phrases.facts(view, total, speed, remaining)
+    if now is not None:
+        for threshold in thresholds:
+            if threshold.at <= now:
+                headline, marks = threshold.text, (*marks, threshold.mark)
+                icon, word = _WORDS["queued"] if threshold.mark == "due" else (icon, word)
+        if clock:
+            facts = phrases.timed(facts, clock, now)
+        clock, thresholds = None, ()
+    return Face(
+        run=view.run,
+        job=view.job,
+        name=name,
+        state=view.state,
+        icon=icon,
+        word=word,
+        headline=headline,
+        step=step,
+        step_no=view.ended_steps + 1 if step else None,
+        attempt=view.attempt,
+        resumed=view.resumptions,
+        marks=marks,
+        n=view.n,
+        bar=bar,
+        percent=percent,
+        facts=facts,
+        aria=_aria(name, headline, percent, remaining),
+        error=phrases.error(view),
+        clock=clock,
+        thresholds=thresholds,
+        updated=view.updated,
+        ended=view.state in ENDED or view.state == "lost",
+        steps=tuple(map(_step, view.steps)),
+    )
+
+
+def schema() -> dict[str, object]:
+    """The JSON schema of a face; `widgets/face.schema.json` is its checked-in text."""
+    return msgspec.json.schema(Face)
+
+
+def _bar(view: RunView, total: int | None) -> tuple[str, Bar | None]:
+    if view.state == "completed":
+        return "", Bar(1.0, *_proof(view))
+    if view.step and total:
+        done = (view.done or 0) / total
+        earlier = min(done, (view.earlier or 0) / total)
+        percent = f"{100 * (view.done or 0) // total} %"
+        return percent, Bar(done, earlier, earlier or None)
+    if view.state in HELD:
+        return "", Bar(None)
+    return "", None
+
+
+def _proof(view: RunView) -> tuple[float, float | None]:
+    """The share that earlier attempts had done where the last resumption was: the notch stays to the end."""
+    at, total = view.resumed_at, view.resumed_total
+    if not at or not total or at > total:
+        return 0.0, None
+    return at / total, at / total
+
+
+def _marks(view: RunView) -> tuple[str, ...]:
+    marks = view.marks
+    if view.resumptions:
+        marks = ("resumed", *marks)
+    if view.no_worker and view.state == "queued":
+        marks = (*marks, "no-worker")
+    return marks
+
+
+def _thresholds(view: RunView) -> tuple[Threshold, ...]:
+    if view.state in ("scheduled", "retrying"):
+        return (Threshold(view.at, "due", "queued"),) if view.at else ()
+    if view.state != "running" or not view.in_step or len(view.gaps) < 5:
+        return ()
+    usual = 3 * median_low(view.gaps)
+    stale, stuck = max(usual, 3000), max(usual, 10_000)
+    late = Threshold(view.committed + stuck, "stuck", f"stuck? no progress for {words.lasted(stuck / 1000)}")
+    if stale == stuck:
+        return (late,)
+    quiet = f"{phrases.headline(view, '')} · no news for a moment"
+    waiting = Threshold(view.committed + stale, "stale", quiet)
+    return (waiting, late)
+
+
+def _aria(name: str, headline: str, percent: str, remaining: str) -> str:
+    parts = [headline.replace(" · ", ", ")] + [words.spoken(part) for part in (percent, remaining) if part]
+    return f"{name}: {', '.join(parts)}"
+
+
+def _step(step: StepView) -> FaceStep:
+    note = step.note
+    done, total = step.done, step.total or 0
+    if done is not None and done < total and not note and step.state != "running":
+        note = f"{words.count(done)} of {words.count(total)}"
+    return FaceStep(step.name, step.state, "" if step.ms is None else words.lasted(step.ms / 1000), note)

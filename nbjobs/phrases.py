@@ -1,0 +1,180 @@
+"""What is said of a run: headline, facts, note, time left. Whatever is not known is left out.
+
+The numbers in it are worded by `words`; `face` puts the pieces together.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from . import words
+from .runview import ENDED, HELD, WAITING, RunView
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """One fact; kinds: count rate remaining resumed elapsed attempt wait note."""
+
+    kind: str
+    text: str
+
+
+class Clock(msgspec.Struct, frozen=True):
+    """A duration that runs: `prefix` and the time since `since` (ms); until then, where that lies ahead."""
+
+    since: int
+    prefix: str
+
+
+_WAITING = WAITING - {"scheduled"}
+_AFTER = {
+    "stopping": "its worker was stopped",
+    "deploy": "its worker was stopped",
+    "isolating": "the next step runs in an attempt of its own",
+    "waiting": "it waited for another run",
+    "not_found": "no worker finds its code yet",
+    "lease_lost": "its worker fell silent",
+    "child_died": "its process died",
+    "worker_died": "its worker died",
+    "error": "an error",
+}
+
+
+def total(view: RunView) -> int | None:
+    """The total where it can be true: one that was overtaken is none."""
+    total = view.total
+    return total if total and (view.done or 0) <= total else None
+
+
+def speed(view: RunView) -> float | None:
+    """Items a second over the samples of this attempt; None until there are three over a second at least."""
+    samples = view.samples
+    if view.state not in HELD or len(samples) < 3:
+        return None
+    (first, since), (last, until) = samples[0], samples[-1]
+    if until - since < 1000 or last <= first:
+        return None
+    return (last - first) * 1000 / (until - since)
+
+
+def remaining(view: RunView, total: int | None, speed: float | None) -> str:
+    """The time that is left in words; nothing right after a resumption, or where it is not known."""
+    if not total or not speed or not view.in_step or view.state != "running":
+        return ""
+    return words.left((total - (view.done or 0)) / speed)
+
+
+def headline(view: RunView, word: str) -> str:
+    """Where the run is: the step in words while it runs, else its state and the step it stopped in."""
+    state = view.state
+    if state == "queued" and view.no_worker:
+        return f"waiting for a worker: none alive on queue {view.queue or 'default'}"
+    if state == "lost":
+        return "lost: Redis no longer has this run"
+    fresh = state == "running" and view.resumptions and _fresh(view)
+    if state == "completed" or not view.step:
+        return "resuming" if fresh else word
+    number = f"tep {words.count(view.ended_steps + 1)} · {words.title(view.step)}"
+    if state == "running" and not fresh:
+        return f"S{number}" if view.in_step else word
+    lead = "resuming" if fresh else f"{word} in" if state in ("failed", "dead") else f"{word} ·"
+    return f"{lead} {'S' if lead[-1] == '·' else 's'}{number}"
+
+
+def _fresh(view: RunView) -> bool:
+    """Whether the attempt has not begun a step yet."""
+    return not view.in_step and (view.step_began < view.began or not view.step_began)
+
+
+def clock(view: RunView, remaining: str) -> Clock | None:
+    """The duration to tick: none where the time left says more, or the run has ended."""
+    state = view.state
+    if state in ("scheduled", "retrying"):
+        prefix = "starts in " if state == "scheduled" else "next attempt in "
+        return Clock(view.at, prefix) if view.at else None
+    if not view.since or view.state in ENDED or state == "lost" or remaining:
+        return None
+    if state == "running":
+        return Clock(view.step_began if view.in_step and view.step_began else view.since, "running for ")
+    return Clock(view.since, {"queued": "queued for ", "paused": "paused for "}.get(state, "for "))
+
+
+def facts(view: RunView, total: int | None, speed: float | None, remaining: str) -> tuple[Fact, ...]:
+    """Five facts at most: count, rate, time left or taken, resumptions or attempts, a note."""
+    facts: list[Fact] = []
+    counted = _counted(view, total)
+    if counted:
+        facts.append(Fact("count", counted))
+    if speed and (pace := words.rate(speed)):
+        facts.append(Fact("rate", pace))
+    if remaining:
+        facts.append(Fact("remaining", remaining))
+    if view.state in ENDED and view.started and view.ended >= view.started:
+        facts.append(Fact("elapsed", f"took {words.lasted((view.ended - view.started) / 1000)}"))
+    if view.resumptions:
+        facts.append(Fact("resumed", _resumed(view)))
+    elif view.attempt > 1:
+        facts.append(Fact("attempt", f"attempt {words.count(view.attempt)}"))
+    if remark := note(view):
+        facts.append(Fact("note", remark))
+    return tuple(facts[:5])
+
+
+def _counted(view: RunView, total: int | None) -> str:
+    if view.state == "completed":
+        step = max(view.steps, key=lambda step: step.done or 0, default=None)
+        done, total = (step.done, step.total) if step else (None, None)
+    else:
+        done = view.done
+    if done is None or not (done or total):
+        return ""
+    return f"{words.count(done)} of {words.count(total)}" if total and done <= total else words.count(done)
+
+
+def _resumed(view: RunView) -> str:
+    often = f"resumed {words.times(view.resumptions)}"
+    if view.resumed_at is None:
+        return often
+    return f"{often}{' at' if view.resumptions == 1 else ', last at'} {words.count(view.resumed_at)}"
+
+
+def note(view: RunView) -> str:
+    """The one remark that matters most now: why the last attempt ended, what is missing, the result."""
+    state = view.state
+    if "changed" in view.marks and state == "paused":
+        return "code or data changed: accept or restart"
+    if state in _WAITING or state == "dead" or (state == "running" and not view.in_step):
+        reason = _AFTER.get(view.after)
+        if reason and not (view.after == "error" and state != "running"):
+            return f"after: {reason}{f' ({view.signal})' if view.signal else ''}"
+    if view.dropped:
+        return f"{words.plural(view.dropped, 'event')} thinned out"
+    if state == "completed" and view.result:
+        return f"result {view.result}"
+    if "not-kept" in view.marks:
+        return "a value was not kept"
+    return ""
+
+
+def error(view: RunView) -> str:
+    """The last line of the exception, where the run is not past it."""
+    if view.state == "dead":
+        often = words.plural(view.crashes, "time") if view.crashes else "too often"
+        return f"crashed {often} without progress"
+    if view.state != "failed" and view.state not in _WAITING:
+        return ""
+    if view.error_type and view.error_message:
+        return f"{view.error_type}: {view.error_message}"
+    return view.error_type or view.error_message or (view.after if view.state == "failed" else "")
+
+
+def timed(facts: tuple[Fact, ...], clock: Clock, now: int) -> tuple[Fact, ...]:
+    """The facts with the clock's as it stands at `now`."""
+    ahead = clock.prefix.endswith("in ")
+    seconds = max(0, clock.since - now if ahead else now - clock.since) // 1000
+    if ahead and not seconds:
+        return facts
+    fact = Fact(
+        "wait" if ahead or not clock.prefix.startswith("running") else "elapsed",
+        f"{clock.prefix}{words.lasted(float(seconds))}",
+    )
+    return (*facts[:1], fact, *facts[1:4]) if facts and facts[0].kind == "count" else (fact, *facts[:4])

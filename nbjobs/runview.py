@@ -1,0 +1,219 @@
+"""The record of a run as its readers keep it, its stored form, and the hash of the run laid over it.
+
+Every text in it is cleaned and cut on the way in, every number is checked: whoever draws it need not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec.structs import replace
+
+from .errors import BadData
+from .intake import LARGEST, MESSAGE, NAME, error_fields, lines, short, text, whole
+
+WAITING = frozenset(("scheduled", "queued", "retrying", "paused"))
+HELD = frozenset(("running", "pausing", "cancelling"))
+ENDED = frozenset(("completed", "failed", "cancelled", "dead"))
+STATES = WAITING | HELD | ENDED | {"lost"}
+VIEW_LIMIT = 16 * 1024
+MAX_STEPS, MAX_SAMPLES, MAX_GAPS = 50, 20, 20
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class StepView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One step of a run; `state` is running, done, stopped or failed, `ms` how long its last attempt took."""
+
+    name: str
+    state: str = "running"
+    ms: Count | None = None
+    done: Count | None = None
+    total: Count | None = None
+    note: str = ""
+
+
+class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The folded state of a run: raw numbers, times in ms of Redis' clock, texts cleaned and cut.
+
+    `step` is the step in progress, also between two attempts; `in_step` says whether its body runs now.
+    `earlier` is what of `done` stems from earlier attempts. `resumed_*` hold where the last resumed attempt
+    went on; they stay to the end. `no_worker` is a reader's own observation and never stored.
+    """
+
+    run: str
+    job: str = ""
+    state: str = "queued"
+    control: str = ""
+    n: Count = 0
+    attempt: Count = 0
+    resumptions: Count = 0
+    crashes: Count = 0
+    failures: Count = 0
+    at: Count = 0
+    queue: str = ""
+    worker: str = ""
+    # where it is
+    step: str = ""
+    in_step: bool = False
+    ended_steps: Count = 0
+    cursor: str = ""
+    done: Count | None = None
+    total: Count | None = None
+    earlier: Count | None = None
+    steps: tuple[StepView, ...] = ()
+    # when
+    enqueued: Count = 0
+    started: Count = 0
+    began: Count = 0
+    step_began: Count = 0
+    since: Count = 0
+    ended: Count = 0
+    updated: Count = 0
+    samples: tuple[tuple[Count, Count], ...] = ()
+    gaps: tuple[Count, ...] = ()
+    committed: Count = 0
+    # how it came here
+    resumed_at: Count | None = None
+    resumed_total: Count | None = None
+    resumed_step: str = ""
+    after: str = ""
+    description: str = ""
+    signal: str = ""
+    error_type: str = ""
+    error_message: str = ""
+    traceback: str = ""
+    result: str = ""
+    duration: Count | None = None
+    cpu: Seconds | None = None
+    memory: Count | None = None
+    marks: tuple[str, ...] = ()
+    dropped: Count = 0
+    no_worker: bool = False
+
+
+_parse = msgspec.json.Decoder(RunView).decode
+_write = msgspec.json.Encoder().encode
+
+
+def empty(run: str, job: str = "") -> RunView:
+    """The view of a run of which nothing is known yet."""
+    return RunView(run=text(run, 64), job=text(job))
+
+
+def lost(view: RunView) -> RunView:
+    """The same run where Redis no longer has it."""
+    return replace(view, state="lost", in_step=False, no_worker=False)
+
+
+def dump(view: RunView) -> str:
+    """The view as JSON text of at most 16 KiB; the oldest steps give way."""
+    if view.no_worker:
+        view = replace(view, no_worker=False)
+    data = _write(view)
+    for keep in (25, 10, 3):
+        if len(data) <= VIEW_LIMIT:
+            break
+        view = replace(view, steps=view.steps[-keep:], traceback=view.traceback[-40 * keep :])
+        data = _write(view)
+    return data.decode()
+
+
+def parse(data: str) -> RunView:
+    """The view that `dump` wrote; raises `BadData` for anything else.
+
+    >>> parse(dump(empty("r1"))) == empty("r1")
+    True
+    """
+    try:
+        view = _parse(data)
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise BadData(
+            f"A stored view cannot be read ({error}): expected the JSON of a RunView. "
+            "Load the run from its fields and events instead."
+        ) from error
+    if view.state not in STATES:
+        raise BadData(
+            f"A stored view has the state {view.state[:40]!r}: expected one of {' '.join(sorted(STATES))}."
+        )
+    return _scrubbed(view)
+
+
+def _scrubbed(view: RunView) -> RunView:
+    """The same view where texts and lists keep to their limits, whoever stored it."""
+    changes: dict[str, Any] = {
+        name: text(getattr(view, name), _LIMITS.get(name, NAME)) for name in _TEXTS if getattr(view, name)
+    }
+    if view.traceback:
+        changes["traceback"] = lines(view.traceback)
+    steps = tuple(
+        replace(step, name=text(step.name), state=text(step.state, 40), note=text(step.note))
+        for step in view.steps[-MAX_STEPS:]
+    )
+    marks = tuple(text(mark, 40) for mark in view.marks[:8])
+    return replace(
+        view,
+        **changes,
+        steps=steps,
+        marks=marks,
+        samples=view.samples[-MAX_SAMPLES:],
+        gaps=view.gaps[-MAX_GAPS:],
+        no_worker=False,
+    )
+
+
+_TEXTS = tuple(
+    field.name for field in msgspec.structs.fields(RunView) if field.type is str and field.name != "traceback"
+)
+_LIMITS = {"run": 64, "error_message": MESSAGE}
+
+
+def overlay(view: RunView, fields: Mapping[str, str | None]) -> RunView:
+    """The view with the fields of the run's hash laid over it, as far as they are given."""
+    changes: dict[str, Any] = {}
+    for field, key in _OVERLAID:
+        number = whole(fields.get(key))
+        if number is not None:
+            changes[field] = number
+    for field in ("job", "queue", "control"):
+        given = fields.get(field)
+        if given is not None:
+            changes[field] = text(given)
+    state = fields.get("state")
+    if state in STATES:
+        changes["state"] = state
+        changes["in_step"] = view.in_step and state in HELD
+        if state in ENDED and not view.ended:
+            changes["ended"] = view.updated
+    if fields.get("step") is not None:
+        changes.update(_overlay_step(view, fields, changes))
+    if fields.get("error"):
+        changes.update(error_fields(fields["error"]))
+    return replace(view, **changes)
+
+
+_OVERLAID = (
+    *((name, name) for name in ("n", "attempt", "at", "crashes", "failures", "resumptions")),
+    ("ended_steps", "steps"),
+)
+
+
+def _overlay_step(view: RunView, fields: Mapping[str, str | None], changes: dict[str, Any]) -> dict[str, Any]:
+    name = text(fields.get("step"))
+    done, total = whole(fields.get("done")), whole(fields.get("total"))
+    if name == view.step:
+        done = view.done if done is None else done
+        total = view.total if total is None else total
+        in_step = bool(name) and changes.get("in_step", view.in_step)
+    else:
+        in_step = bool(name) and changes.get("state", view.state) in HELD
+    return {
+        "step": name,
+        "in_step": in_step,
+        "cursor": short(fields.get("cursor") or ""),
+        "done": done,
+        "total": total,
+    }

@@ -1,0 +1,111 @@
+"""Numbers and times as people say them: rounded once, here, for every surface.
+
+>>> count(12431), rate(210.4), left(36.2), lasted(125.0)
+('12,431', '210/s', 'about 36 s left', '2 min 5 s')
+"""
+
+from __future__ import annotations
+
+__all__ = ["count", "lasted", "left", "plural", "rate", "size", "spoken", "title"]
+
+_RATES = ((1.0, 1.0, "/s"), (1 / 60, 60.0, "/min"), (1 / 3600, 3600.0, "/h"))
+_SIZES = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB"))
+
+
+def count(number: int) -> str:
+    """A whole number with thousands marked; beyond 15 digits as a power of ten."""
+    return f"{number:,}" if -(10**15) < number < 10**15 else f"about 10^{len(str(abs(number))) - 1}"
+
+
+def plural(number: int, noun: str) -> str:
+    """The number with its noun.
+
+    >>> plural(1, "attempt"), plural(2500, "attempt")
+    ('1 attempt', '2,500 attempts')
+    """
+    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
+
+
+def times(number: int) -> str:
+    """How often: once, twice, 3 times."""
+    return {1: "once", 2: "twice"}.get(number) or f"{count(number)} times"
+
+
+def rate(per_second: float) -> str:
+    """A rate to three figures, in the unit that keeps it at 1 or above.
+
+    >>> rate(12431.0), rate(3.14159), rate(0.25), rate(0)
+    ('12,400/s', '3.14/s', '15/min', '')
+    """
+    for least, factor, unit in _RATES:
+        if least <= per_second < 1e15:
+            return _figures(per_second * factor) + unit
+    return ""
+
+
+def _figures(number: float) -> str:
+    if number >= 1000:
+        scale = 10 ** (len(str(int(number))) - 3)
+        return f"{round(number / scale) * scale:,}"
+    return f"{number:.3g}" if number < 999.5 else "1,000"
+
+
+def left(seconds: float) -> str:
+    """The time that is left, only as exact as it can be known."""
+    if seconds < 3:
+        return "a few seconds left"
+    if seconds < 59.5:
+        return f"about {round(seconds)} s left"
+    if seconds < 59.5 * 60:
+        return f"about {round(seconds / 60)} min left"
+    if seconds < 36 * 3600:
+        hours = max(1, round(seconds / 3600))
+        return f"about {hours} h left"
+    days = round(seconds / 86400)
+    return f"about {days} days left" if days < 1000 else ""
+
+
+def lasted(seconds: float) -> str:
+    """A duration in its two largest units.
+
+    >>> lasted(0.0042), lasted(8.43), lasted(75), lasted(4000), lasted(200000)
+    ('4 ms', '8.4 s', '1 min 15 s', '1 h 6 min', '2 d 7 h')
+    """
+    seconds = max(0.0, seconds)
+    if seconds < 0.9995:
+        return f"{round(seconds * 1000)} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, name, part, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= unit:
+            rest = whole % unit // part
+            return (
+                f"{count(whole // unit)} {name} {rest} {small}" if rest else f"{count(whole // unit)} {name}"
+            )
+    return f"{whole} s"
+
+
+def size(number: int) -> str:
+    """Bytes in the largest unit that fits."""
+    for unit, name in _SIZES:
+        if number >= unit:
+            return f"{_figures(number / unit)} {name}"
+    return f"{number} B"
+
+
+def title(name: str) -> str:
+    """A step's name in words: `load_rows` is read as "load rows"."""
+    return name.replace("_", " ").strip() or name
+
+
+def spoken(text: str) -> str:
+    """Short units written out, for a screen reader."""
+    for short, word in (
+        (" %", " percent"),
+        (" s left", " seconds left"),
+        (" min left", " minutes left"),
+        (" h left", " hours left"),
+    ):
+        text = text.replace(short, word)
+    return text
