@@ -1,0 +1,147 @@
+-- Prelude of all eight scripts: the loader puts it between a script's shebang line and its body.
+--
+-- KEYS  1 run  2 run:events  3 run:log  4 user events  5 runs  6 due
+-- ARGV  1 id  2 run_events  3 user_events  4 keep_ms  5.. the script's own, named in its second line
+--
+-- A script checks everything first and writes last: an error in the middle would leave the first half written.
+-- A refusal is a reply that carries the run as it stands, and each script is safe to send again, byte for byte.
+
+local END = {completed = true, failed = true, cancelled = true, dead = true}
+local TYPES = {'hash', 'stream', 'stream', 'stream', 'zset', 'zset'}
+local FIELDS = {
+  'state', 'control', 'owner', 'last_owner', 'fence', 'lease_until', 'attempt', 'at', 'c', 'n', 'control_n',
+  'crashes', 'failures', 'resumptions', 'steps', 'bytes', 'last_id', 'view_id',
+  'step', 'cursor', 'done', 'total', 'job', 'args',
+}
+local KEPT_EVENTS = '200'        -- of a run that has ended
+local LOST_WAKE_UP = 60000       -- ms after which a queued run is looked at, should its wake-up be lost
+local PUT_BACK = 5000            -- the same after a release or a lapse, where the next wake-up is not certain
+local MAX_STEPS, MAX_EVENTS = 64, 256           -- of one commit: `unpack` stops below 8,000 values
+local MAX_EVENT, MAX_VIEW, MAX_CURSOR, MAX_NAME = 16384, 16384, 8192, 1024
+local MAX_VALUE, MAX_VALUES = 65536, 4194304    -- of one step, of all steps of a run
+local MAX_FIELD, MAX_RESULT, MAX_ERROR = 65536, 1048576, 65536
+
+for i = 1, 6 do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= TYPES[i] then return {'BADTYPE', KEYS[i]} end
+end
+
+local function num(text) return tonumber(text) or 0 end
+local function int(number) return string.format('%.0f', number) end   -- `..` prints %.14g and loses digits
+
+-- The run as text, '' for what is missing (HMGET answers false), and the time, taken once: it is not frozen on 7.0.
+local id, run, changed = ARGV[1], {}, {}
+local stored = redis.call('HMGET', KEYS[1], unpack(FIELDS))
+for i, field in ipairs(FIELDS) do run[field] = stored[i] or '' end
+local gone = not stored[1]
+local clock = redis.call('TIME')
+local now = num(clock[1]) * 1000 + math.floor(num(clock[2]) / 1000)
+
+local function answer(code)
+  return {code, run.state, run.c, run.n, run.attempt, run.at, run.control, run.fence, run.crashes, int(now)}
+end
+local function holds(owner) return run.owner == owner end
+local function larger(i, limit)
+  if #ARGV[i] > limit then return {'TOOBIG', 'argument ' .. i} end
+end
+
+-- Writing: fields are gathered by `put` and stored by one HSET in `save`.
+local function put(field, value)
+  run[field] = value
+  changed[#changed + 1] = field
+  changed[#changed + 1] = value
+end
+local function add(field, amount) put(field, int(num(run[field]) + amount)) end
+local function save()
+  if #changed > 0 then redis.call('HSET', KEYS[1], unpack(changed)) end
+  changed = {}
+end
+local function look_at(time)                     -- when somebody must look at the run; nil: nobody need
+  if time then redis.call('ZADD', KEYS[6], int(time), id) else redis.call('ZREM', KEYS[6], id) end
+end
+local function lease(ms)
+  put('lease_until', int(now + num(ms)))
+  look_at(now + num(ms))
+end
+
+-- Adds an event. One with a state is a state event: numbered, and in the user's stream too.
+local function entry(name, d, state)
+  local pairs_ = {'e', name, 'id', id, 'a', run.attempt, 'd', d}
+  if state then
+    add('n', 1)
+    for _, x in ipairs({'n', run.n, 's', state, 'at', run.at, 'k', run.crashes}) do pairs_[#pairs_ + 1] = x end
+    redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[3], '*', unpack(pairs_))
+  end
+  put('last_id', redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(pairs_)))
+end
+
+-- Brings the run into a state and stores all that was gathered. `time`: see look_at.
+local function become(state, time)
+  put('state', state)
+  redis.call('ZADD', KEYS[5], int(now), id)
+  look_at(time)
+  save()
+  if END[state] then
+    redis.call('XTRIM', KEYS[2], 'MAXLEN', '~', KEPT_EVENTS)
+    for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[4]) end
+  end
+end
+
+-- The checkpoint that `commit` and `finish` share, from argument `i` on:
+-- c n_seen view moved step cursor done total nsteps (meta value)* (kind name d)*
+local function checkpoint(i)
+  local count = num(ARGV[i + 8])
+  return {
+    c = ARGV[i], n_seen = ARGV[i + 1], view = ARGV[i + 2], moved = ARGV[i + 3] == '1',
+    step = ARGV[i + 4], cursor = ARGV[i + 5], done = ARGV[i + 6], total = ARGV[i + 7],
+    ended = count, first_step = i + 9, first_event = i + 9 + 2 * count,
+  }
+end
+local function oversize(new)                     -- answers the refusal, where there is one
+  local function too(what) return {'TOOBIG', what} end
+  if new.ended > MAX_STEPS or #ARGV >= new.first_event + 3 * MAX_EVENTS then return too('commit') end
+  if #new.view > MAX_VIEW then return too('view') end
+  if #new.cursor > MAX_CURSOR then return too('cursor') end
+  if #new.step > MAX_NAME then return too('step') end
+  local bytes = num(run.bytes)
+  for j = new.first_step, new.first_event - 2, 2 do
+    if #ARGV[j] > MAX_EVENT then return too('step') end
+    if #ARGV[j + 1] > MAX_VALUE then return too('value') end
+    bytes = bytes + #ARGV[j + 1]
+  end
+  if bytes > MAX_VALUES then return too('values') end
+  for j = new.first_event, #ARGV, 3 do
+    if #ARGV[j + 1] > MAX_NAME or #ARGV[j + 2] > MAX_EVENT then return too('event') end
+  end
+end
+local function add_events(new)
+  for j = new.first_event, #ARGV, 3 do
+    entry(ARGV[j + 1], ARGV[j + 2], ARGV[j] == 's' and run.state or nil)
+  end
+end
+local function apply(new)
+  local view_fits = new.n_seen == run.n          -- else the view misses what others wrote meanwhile
+  for j = new.first_step, new.first_event - 2, 2 do
+    add('steps', 1)
+    add('bytes', #ARGV[j + 1])
+    put('s:' .. run.steps, ARGV[j])
+    put('v:' .. run.steps, ARGV[j + 1])
+  end
+  for _, field in ipairs({'c', 'step', 'cursor', 'done', 'total'}) do put(field, new[field]) end
+  if new.moved then put('crashes', '0') end
+  add_events(new)
+  if view_fits and new.view ~= '' then
+    put('view', new.view)
+    put('view_id', run.last_id)
+  end
+end
+
+-- Forgets the steps from ordinal `from` on with their values, and the cursor.
+local function drop(from)
+  for k = from, num(run.steps) do
+    add('bytes', -redis.call('HSTRLEN', KEYS[1], 'v:' .. int(k)))
+    redis.call('HDEL', KEYS[1], 's:' .. int(k), 'v:' .. int(k))
+  end
+  put('steps', int(math.min(num(run.steps), from - 1)))
+  for _, field in ipairs({'step', 'cursor', 'done', 'total'}) do put(field, '') end
+end
