@@ -48,7 +48,7 @@ class FaceStep(msgspec.Struct, frozen=True):
 
 
 class Face(msgspec.Struct, frozen=True):
-    """All that a surface shows of a run."""
+    """All that a surface shows of a run; `begun` is when it was enqueued, in ms, 0 where that is not known."""
 
     run: str
     job: str
@@ -70,6 +70,7 @@ class Face(msgspec.Struct, frozen=True):
     error: str
     clock: Clock | None
     thresholds: tuple[Threshold, ...]
+    begun: int
     updated: int
     ended: bool
     steps: tuple[FaceStep, ...]
@@ -134,10 +135,11 @@ def face(view: RunView, *, now: int | None = None) -> Face:
         bar=bar,
         percent=percent,
         facts=facts,
-        aria=_aria(name, headline, percent, remaining),
+        aria=_aria(headline, percent, remaining),
         error=phrases.error(view),
         clock=clock,
         thresholds=thresholds,
+        begun=view.enqueued,
         updated=view.updated,
         ended=view.state in ENDED or view.state == "lost",
         steps=tuple(map(_step, view.steps)),
@@ -194,9 +196,10 @@ def _thresholds(view: RunView) -> tuple[Threshold, ...]:
     return (waiting, late)
 
 
-def _aria(name: str, headline: str, percent: str, remaining: str) -> str:
+def _aria(headline: str, percent: str, remaining: str) -> str:
+    """What a screen reader says of the bar, which is labelled with the name already."""
     parts = [headline.replace(" · ", ", ")] + [words.spoken(part) for part in (percent, remaining) if part]
-    return f"{name}: {', '.join(parts)}"
+    return ", ".join(parts)
 
 
 def _step(step: StepView) -> FaceStep:

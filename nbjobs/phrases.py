@@ -168,13 +168,11 @@ def error(view: RunView) -> str:
 
 
 def timed(facts: tuple[Fact, ...], clock: Clock, now: int) -> tuple[Fact, ...]:
-    """The facts with the clock's as it stands at `now`."""
+    """The facts with the clock's as it stands at `now`, behind the count; a count-down ends with its time."""
     ahead = clock.prefix.endswith("in ")
-    seconds = max(0, clock.since - now if ahead else now - clock.since) // 1000
-    if ahead and not seconds:
+    if ahead and clock.since <= now:
         return facts
-    fact = Fact(
-        "wait" if ahead or not clock.prefix.startswith("running") else "elapsed",
-        f"{clock.prefix}{words.lasted(float(seconds))}",
-    )
-    return (*facts[:1], fact, *facts[1:4]) if facts and facts[0].kind == "count" else (fact, *facts[:4])
+    seconds = -((now - clock.since) // 1000) if ahead else max(0, now - clock.since) // 1000
+    kind = "elapsed" if clock.prefix.startswith("running") else "wait"
+    place = 1 if facts and facts[0].kind == "count" else 0
+    return (*facts[:place], Fact(kind, clock.prefix + words.ticked(seconds)), *facts[place:])[:5]

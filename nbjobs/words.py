@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-__all__ = ["count", "lasted", "left", "plural", "rate", "size", "spoken", "title"]
+__all__ = ["count", "lasted", "left", "plural", "rate", "size", "spoken", "ticked", "times", "title"]
 
 _RATES = ((1.0, 1.0, "/s"), (1 / 60, 60.0, "/min"), (1 / 3600, 3600.0, "/h"))
+_UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 _SIZES = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB"))
 
 
@@ -66,24 +67,27 @@ def left(seconds: float) -> str:
 
 
 def lasted(seconds: float) -> str:
-    """A duration in its two largest units.
+    """How long something took.
 
     >>> lasted(0.0042), lasted(8.43), lasted(75), lasted(4000), lasted(200000)
     ('4 ms', '8.4 s', '1 min 15 s', '1 h 6 min', '2 d 7 h')
     """
-    seconds = max(0.0, seconds)
     if seconds < 0.9995:
-        return f"{round(seconds * 1000)} ms"
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    for unit, name, part, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= unit:
-            rest = whole % unit // part
-            return (
-                f"{count(whole // unit)} {name} {rest} {small}" if rest else f"{count(whole // unit)} {name}"
-            )
-    return f"{whole} s"
+        return f"{round(max(0.0, seconds) * 1000)} ms"
+    return f"{seconds:.1f} s" if seconds < 9.95 else ticked(round(seconds))
+
+
+def ticked(seconds: int) -> str:
+    """A duration as a clock shows it while it runs: whole seconds, the two largest units.
+
+    >>> ticked(0), ticked(3), ticked(75)
+    ('0 s', '3 s', '1 min 15 s')
+    """
+    for unit, name, part, small in _UNITS:
+        if seconds >= unit:
+            rest = seconds % unit // part
+            return f"{seconds // unit} {name}" + (f" {rest} {small}" if rest else "")
+    return f"{max(0, seconds)} s"
 
 
 def size(number: int) -> str:
