@@ -48,7 +48,7 @@ class FaceStep(msgspec.Struct, frozen=True):
 
 
 class Face(msgspec.Struct, frozen=True):
-    """All that a surface shows of a run; `begun` is when it was enqueued, in ms, 0 where that is not known."""
+    """All that a surface shows of a run; `begun` is when it was enqueued (ms), 0 where nobody knows."""
 
     run: str
     job: str

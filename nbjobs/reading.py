@@ -1,0 +1,125 @@
+"""Reading a run from Redis: as it stands now, and the events that are kept of it.
+
+The hash is the truth. The stored view holds only what the hash has not, so what was trimmed from the stream
+costs detail, never the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from . import events as _events
+from .connection import AsyncClient, Client, translated
+from .errors import BadData
+from .events import Event
+from .keys import Keys
+from .view import RunView, empty, fold, overlay, parse
+
+__all__ = ["Loaded", "aload", "events", "id_order", "load"]
+
+STORED = ("view", "view_id", "last_id")
+COUNTS = ("n", "attempt", "at", "crashes", "failures", "resumptions", "steps", "done", "total")
+FIELDS = (*STORED, *COUNTS, "job", "queue", "state", "control", "step", "cursor", "error")
+PAGE = 1000
+
+Entry = tuple[str, Mapping[str, str]]
+_Asking = Generator[tuple[Any, ...], Any, "Loaded | None"]
+
+
+class Loaded(NamedTuple):
+    """A run's view and the id of the last entry in it: go on reading behind that one."""
+
+    view: RunView
+    last_id: str
+
+
+def load(client: Client, keys: Keys, run: str) -> Loaded | None:
+    """Return the run as it stands now, or None where Redis has no such run."""
+    asking = _loading(keys, run)
+    ask: Any = client.execute_command
+    with translated(client):
+        command = next(asking)
+        while True:
+            answer = ask(*command)
+            try:
+                command = asking.send(answer)
+            except StopIteration as done:
+                found: Loaded | None = done.value
+                return found
+
+
+async def aload(client: AsyncClient, keys: Keys, run: str) -> Loaded | None:
+    """As `load`, for asyncio."""
+    asking = _loading(keys, run)
+    ask: Any = client.execute_command
+    with translated(client):
+        command = next(asking)
+        while True:
+            answer = await ask(*command)
+            try:
+                command = asking.send(answer)
+            except StopIteration as done:
+                found: Loaded | None = done.value
+                return found
+
+
+def _loading(keys: Keys, run: str) -> _Asking:
+    """Yields the commands to send, is sent their answers, returns the run."""
+    fields = dict(zip(FIELDS, (yield ("HMGET", keys.run(run), *FIELDS)), strict=True))
+    if fields["state"] is None:
+        return None
+    view, start = _stored(run, fields)
+    last_id = max(fields["last_id"] or "0-0", start, key=id_order)
+    laid = False
+    while True:
+        page: list[Entry] = yield ("XRANGE", keys.events(run), f"({start}", "+", "COUNT", PAGE)
+        for start, entry in page:
+            if not laid and id_order(start) > id_order(last_id):
+                view, laid = overlay(view, fields), True
+            view = fold(view, entry)
+        if len(page) < PAGE:
+            break
+    return Loaded(view if laid else overlay(view, fields), max(start, last_id, key=id_order))
+
+
+def _stored(run: str, fields: Mapping[str, str | None]) -> tuple[RunView, str]:
+    """The stored view and the id behind which to go on; an empty one and the stream's begin without it."""
+    if fields["view"]:
+        try:
+            return parse(fields["view"]), fields["view_id"] or "0-0"
+        except BadData:
+            pass  # written by another version, say: fields and events tell the state all the same
+    return empty(run, fields["job"] or ""), "0-0"
+
+
+def id_order(id: str) -> tuple[int, int]:
+    """What the ids of entries are ordered by.
+
+    >>> id_order("9-1") < id_order("10-0")
+    True
+    """
+    ms, _, sequence = id.partition("-")
+    return int(ms or 0), int(sequence or 0)
+
+
+def events(client: Client, keys: Keys, run: str, start: str = "-") -> Iterator[Event]:
+    """Yield the events that are kept of a run, oldest first.
+
+    Args:
+        client: of `nbjobs.connection`.
+        keys: of the run's user.
+        run: the run's id.
+        start: an entry's id to begin with, or ``(id`` to begin behind it.
+    """
+    while True:
+        with translated(client):
+            page: Any = client.xrange(keys.events(run), start, "+", count=PAGE)
+        for id, entry in page:
+            number = entry.get("n")
+            yield _events.decode(
+                entry.get("e", ""), entry.get("d", ""), id=id, n=int(number) if number else None
+            )
+        if len(page) < PAGE:
+            return
+        start = f"({page[-1][0]}"

@@ -1,0 +1,293 @@
+"""Following runs: one thread and one connection for all that a process watches of a user.
+
+    with follower("ada").watch(run_id, callback) as watch:
+        watch.wait_for(lambda view: view.state == "completed", timeout=60)
+
+The thread reads the streams of the watched runs in one blocking call of at most a second. It never prints
+and never raises: where Redis is away it connects again, with growing pauses, and loads each run anew;
+likewise where an event is missing in between.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from typing import Any
+
+from msgspec.structs import replace
+
+from . import connection, keys
+from .errors import NbjobsError
+from .reading import Entry, Loaded, aload, events, load
+from .settings import NbJobs, current
+from .view import ENDED, fold, lost
+from .watches import Callback, Followed, Watch
+
+__all__ = ["Follower", "Loaded", "Watch", "aload", "events", "follower", "load"]
+
+BLOCK = 1.0
+LINGER = 1.0  # s that thread and connection stay without a watch
+LOOK = 5.0  # s between two looks whether Redis still has what is watched
+PATIENCE = 3.0  # s that a run may be queued before anybody asks whether a worker is alive
+ALIVE = 15_000  # ms: a worker without a younger sign counts as gone
+
+_log = logging.getLogger("nbjobs.stream")
+_FAILURES = (connection.RedisError, OSError, NbjobsError)
+
+
+class Follower:
+    """Follows runs of one user for this process. `follower` gives the one that all share.
+
+    Args:
+        user: whose runs.
+        settings: which Redis; by default those of the process.
+    """
+
+    def __init__(self, user: str, settings: NbJobs | None = None) -> None:
+        self._settings = settings or current()
+        self._keys = keys.Keys(user)
+        self._followed: dict[str, Followed] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._url: str | None = None
+        self._client: Any = None
+        self._client_id: int | None = None
+        self._blocked = False
+        self._ahead = 0.0
+        self._looked = self._asked = 0.0
+
+    @property
+    def connected(self) -> bool:
+        """Whether the last thing that was tried with Redis went well."""
+        return self._client is not None
+
+    def now(self) -> int:
+        """Redis' time in ms, as far as it is known here."""
+        return round((time.time() + self._ahead) * 1000)
+
+    def watch(self, run: str, callback: Callback | None = None) -> Watch:
+        """Show each new view of a run to callback, from now on; the first one comes at once.
+
+        A run that Redis does not have gives a view with the state ``lost``.
+        """
+        watch = Watch(run, callback, self._forget)
+        with self._changed:
+            followed = self._followed.setdefault(run, Followed(run))
+            followed.watches.append(watch)
+            followed.fresh.append(watch)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._follow, name="nbjobs-follower", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        self._wake(watch)
+        return watch
+
+    def _forget(self, watch: Watch) -> None:
+        with self._changed:
+            followed = self._followed.get(watch.run)
+            if followed is None or watch not in followed.watches:
+                return
+            followed.watches.remove(watch)
+            if not followed.watches:
+                del self._followed[watch.run]
+                self._changed.notify_all()
+
+    def _wake(self, watch: Watch) -> None:
+        """End the read under way, so that a new run is not a second late."""
+        for _ in range(5):
+            followed = self._followed.get(watch.run)
+            if not self._blocked or self._client_id is None or not followed or watch not in followed.fresh:
+                return
+            try:
+                client: Any = connection.sync_client(self._url or "", name="nbjobs-client", retry=False)
+                with client:
+                    if client.client_unblock(self._client_id):
+                        return
+            except _FAILURES:
+                return  # the thread sees for itself that Redis is away
+            with self._changed:  # the read had been sent for, but not begun
+                self._changed.wait(0.002)
+
+    # -- the thread --------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        failures = 0
+        while self._wanted():
+            try:
+                self._connect()
+                self._load()
+                self._look()
+                self._ask_for_workers()
+                self._read()
+                failures = 0
+            except Exception as error:  # whatever it is, the watches of this process hang on this thread
+                if not isinstance(error, _FAILURES):
+                    _log.debug("The follower stumbled.", exc_info=True)
+                self._disconnect()
+                failures += 1
+                with self._changed:
+                    self._changed.wait(min(5.0, 0.05 * 2**failures) * (0.5 + random.random() / 2))
+
+    def _wanted(self) -> bool:
+        """Whether anything is watched; after a while without, the thread is told to leave."""
+        with self._changed:
+            if not self._followed:
+                self._changed.wait_for(lambda: self._followed, LINGER)
+            if self._followed:
+                return True
+            self._thread = None
+            self._disconnect()
+            return False
+
+    def _connect(self) -> None:
+        if self._client is not None:
+            return
+        if self._url is None:  # once: a card that looks again must not start a Redis that was ended
+            self._url = connection.resolve_url(self._settings)
+        pool: Any = connection.sync_client(self._url, name="nbjobs-client", retry=False)
+        client = pool.client()
+        self._client_id = client.client_id()
+        self._set_clock(client)
+        self._client = client
+        for followed in self._snapshot():
+            followed.loaded = False
+
+    def _disconnect(self) -> None:
+        client, self._client, self._client_id = self._client, None, None
+        if client is not None:
+            client.close()
+            client.connection_pool.disconnect()
+
+    def _set_clock(self, client: Any) -> int:
+        seconds, micros = client.time()
+        self._ahead = seconds + micros / 1e6 - time.time()
+        return int(seconds * 1000 + micros // 1000)
+
+    def _snapshot(self) -> list[Followed]:
+        with self._changed:
+            return list(self._followed.values())
+
+    def _load(self) -> None:
+        """Load what is new or was in doubt, and show it."""
+        for followed in self._snapshot():
+            run = followed.view.run
+            if not followed.loaded:
+                followed.fresh.clear()
+                loaded = load(self._client, self._keys, run)
+                followed.loaded = True
+                followed.last_id = loaded.last_id if loaded else self._end(run)
+                followed.show(loaded.view if loaded else lost(followed.view))
+            while followed.fresh:
+                followed.fresh.pop().see(followed.view)
+
+    def _end(self, run: str) -> str:
+        """The last id of a run that is lost, though its stream may be there."""
+        last = self._client.xrevrange(self._keys.events(run), count=1)
+        return str(last[0][0]) if last else "0-0"
+
+    def _read(self) -> None:
+        positions = {self._keys.events(one.view.run): one.last_id for one in self._snapshot() if one.loaded}
+        if not positions:
+            return
+        by_key = {self._keys.events(one.view.run): one for one in self._snapshot()}
+        self._blocked = True
+        try:
+            if any(one.fresh for one in by_key.values()):
+                return
+            answer = self._client.xread(positions, count=200, block=round(BLOCK * 1000))
+        finally:
+            self._blocked = False
+        for key, entries in answer:
+            followed = by_key.get(key)
+            if followed is not None:
+                self._take(followed, entries)
+
+    def _take(self, followed: Followed, entries: list[Entry]) -> None:
+        """Fold what came. Each state is shown, of the progress in between only the last."""
+        view = followed.view
+        for id, entry in entries:
+            if view.state == "lost":
+                followed.loaded = False
+                return
+            numbered, before = entry.get("n"), view.n
+            view = fold(view, entry)
+            followed.last_id = id
+            if numbered and int(numbered) > before:
+                if int(numbered) != before + 1 or view.n == before:
+                    followed.loaded = False  # a hole, or what cannot be: look at the run itself
+                    return
+                followed.show(view)
+        if view is not followed.view:
+            followed.show(view)
+
+    def _look(self) -> None:
+        """Find runs that Redis has lost, or that went on without us, though nothing was read of it."""
+        if time.monotonic() - self._looked < LOOK:
+            return
+        self._looked = time.monotonic()
+        followed = [
+            one for one in self._snapshot() if one.view.state not in ENDED and one.view.state != "lost"
+        ]
+        if not followed:
+            return
+        pipe = self._client.pipeline(transaction=False)
+        for one in followed:
+            pipe.hget(self._keys.run(one.view.run), "n")
+        for one, n in zip(followed, pipe.execute(), strict=True):
+            if n is None:
+                one.last_id = self._end(one.view.run)
+                one.show(lost(one.view))
+            elif int(n) != one.view.n:
+                one.loaded = False
+
+    def _ask_for_workers(self) -> None:
+        """Say of runs that are queued for a while whether a worker of their queue is alive."""
+        if time.monotonic() - self._asked < 1.0:
+            return
+        self._asked = time.monotonic()
+        waiting = [
+            one
+            for one in self._snapshot()
+            if one.view.state == "queued" and one.view.queue and self.now() - one.view.since > PATIENCE * 1000
+        ]
+        if not waiting:
+            return
+        now = self._set_clock(self._client)
+        queues = sorted({one.view.queue for one in waiting})
+        pipe = self._client.pipeline(transaction=False)
+        for queue in queues:
+            pipe.zrevrange(keys.workers(queue), 0, 0, withscores=True)
+        signs = {queue: sign[0][1] if sign else 0 for queue, sign in zip(queues, pipe.execute(), strict=True)}
+        for one in waiting:
+            alone = now - signs[one.view.queue] > ALIVE
+            if alone != one.view.no_worker:
+                one.show(replace(one.view, no_worker=alone))
+
+
+_lock = threading.Lock()
+_followers: dict[tuple[str, str], Follower] = {}
+
+
+def follower(user: str) -> Follower:
+    """Return the follower of a user's runs that this process shares, for the current settings."""
+    settings = current()
+    with _lock:
+        place = (user, settings.redis_url or settings.data_dir)
+        if place not in _followers:
+            _followers[place] = Follower(user, settings)
+        return _followers[place]
+
+
+def _drop_followers() -> None:
+    """After a fork: the threads are not there, and the connections are the parent's."""
+    global _lock, _followers
+    dropped, _lock, _followers = _followers, threading.Lock(), {}
+    for one in dropped.values():
+        one.__init__(one._keys.user, one._settings)  # type: ignore[misc]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_followers)

@@ -1,0 +1,111 @@
+"""Who looks at a run: watches with their callbacks, and those who wait for something to come true."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from .view import RunView, empty
+
+__all__ = ["Callback", "Followed", "Predicate", "Watch"]
+
+Callback = Callable[[RunView], object]
+Predicate = Callable[[RunView], object]
+
+_log = logging.getLogger("nbjobs.stream")
+
+
+class _Waiter:
+    """Somebody who waits for a view; each one is shown to it, so none is missed."""
+
+    def __init__(self, predicate: Predicate) -> None:
+        self.predicate = predicate
+        self.met = threading.Event()
+        self.view: RunView | None = None
+        self.error: Exception | None = None
+
+    def see(self, view: RunView) -> None:
+        """Wake who waits if the view is the one."""
+        if self.met.is_set():
+            return
+        try:
+            if not self.predicate(view):
+                return
+            self.view = view
+        except Exception as error:  # the predicate's own, raised again where it was given
+            self.error = error
+        self.met.set()
+
+
+class Watch:
+    """One look at one run. Its callback runs in the follower's thread: be quick, and never print.
+
+    Attributes:
+        run: the run's id.
+        view: what was seen last; None before the first.
+    """
+
+    def __init__(self, run: str, callback: Callback | None, forget: Callable[[Watch], None]) -> None:
+        self.run = run
+        self.view: RunView | None = None
+        self._forget = forget
+        self._callback = callback
+        self._waiters: list[_Waiter] = []
+        self._lock = threading.Lock()
+
+    def wait_for(self, predicate: Predicate, timeout: float | None = None) -> RunView | None:
+        """Wait until a view satisfies the predicate; return that view, or None after timeout seconds."""
+        waiter = _Waiter(predicate)
+        with self._lock:
+            if self.view is not None:
+                waiter.see(self.view)
+            self._waiters.append(waiter)
+        try:
+            waiter.met.wait(timeout)
+        finally:
+            with self._lock:
+                self._waiters.remove(waiter)
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter.view
+
+    def close(self) -> None:
+        """Look no longer. The callback may be in its last call."""
+        self._forget(self)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def see(self, view: RunView) -> None:
+        """Show it a view; for the follower only."""
+        if self._callback is not None:
+            try:
+                self._callback(view)
+            except Exception:  # a surface's fault must not stop the others; nothing may be printed here
+                _log.debug("A callback of run %s failed.", self.run, exc_info=True)
+        # after the callback: who waits for the end finds the card drawn
+        with self._lock:
+            self.view = view
+            for waiter in self._waiters:
+                waiter.see(view)
+
+
+class Followed:
+    """A watched run: what is known of it, and how far it was read."""
+
+    def __init__(self, run: str) -> None:
+        self.watches: list[Watch] = []
+        self.fresh: list[Watch] = []
+        self.view = empty(run)
+        self.last_id = "0-0"
+        self.loaded = False
+
+    def show(self, view: RunView) -> None:
+        """Show a new view to all that watch the run."""
+        self.view = view
+        for watch in tuple(self.watches):
+            watch.see(view)
