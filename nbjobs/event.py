@@ -8,10 +8,14 @@ from typing import Any
 
 import msgspec
 
-from .plain import json_safe, preview
+from .plain import Hides, json_safe, preview
 
 EVENT_LIMIT = 16 * 1024
 """Bytes that an event's JSON may have; the scripts refuse more."""
+
+_FLAT_KEYS = 64
+_SAFE_INT = 2**53
+_Check = Callable[[object, Hides | None], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ def new(
     return event
 
 
-def encode(event: Event, limit: int = EVENT_LIMIT, hides: Callable[[str], bool] | None = None) -> str:
+def encode(event: Event, limit: int = EVENT_LIMIT, hides: Hides | None = None) -> str:
     """Return the event's JSON without its name, at most limit bytes, whatever the payload holds.
 
     Keys: ``p`` payload, ``t`` tags, ``x`` context, ``ts`` timestamp, ``src`` source location, ``notes``
@@ -79,22 +83,53 @@ def encode(event: Event, limit: int = EVENT_LIMIT, hides: Callable[[str], bool] 
     '{"p":{"loss":null},"ts":7,"notes":{"loss":"inf"}}'
     """
     notes: dict[str, str] = {}
+    try:
+        body = _body(event, hides, notes, _as_it_is)
+        text = msgspec.json.encode(body)
+    except UnicodeEncodeError:  # a lone surrogate somewhere
+        body = _body(event, hides, notes, _always_safe)
+        text = msgspec.json.encode(body)
+    return (text if len(text) <= limit else _cut(body, limit)).decode()
+
+
+def _body(event: Event, hides: Hides | None, notes: dict[str, str], check: _Check) -> dict[str, Any]:
     body: dict[str, Any] = {}
     payload = event.payload
     if payload is not None and payload != {}:
-        shown = json_safe(payload, hides=hides, notes=notes)
+        shown = payload if check(payload, hides) else json_safe(payload, hides=hides, notes=notes)
         body["p"] = shown if isinstance(shown, dict) else {"value": shown}
-    if event.tags:
-        body["t"] = json_safe(dict(event.tags), hides=hides)
-    if event.context:
-        body["x"] = json_safe(dict(event.context), hides=hides)
+    for key, values in (("t", event.tags), ("x", event.context)):
+        if values:
+            plain = dict(values)
+            body[key] = plain if check(plain, hides) else json_safe(plain, hides=hides)
     body["ts"] = event.timestamp
-    if event.source_location:
-        body["src"] = json_safe(dict(event.source_location))
+    location = event.source_location
+    if location:
+        body["src"] = location if check(location, None) else json_safe(dict(location))
     if notes:
         body["notes"] = notes
-    text = msgspec.json.encode(body)
-    return (text if len(text) <= limit else _cut(body, limit)).decode()
+    return body
+
+
+def _as_it_is(values: object, hides: Hides | None) -> bool:
+    """Whether a payload is flat and plain, as most are, so that it can be written without a copy."""
+    if type(values) is not dict or len(values) > _FLAT_KEYS:
+        return False
+    for key, value in values.items():
+        kind = type(value)
+        if kind is int:
+            plain = -_SAFE_INT <= value <= _SAFE_INT
+        elif kind is float:
+            plain = value - value == 0.0  # neither NaN nor infinite
+        else:
+            plain = kind is str or value is None or kind is bool
+        if not plain or type(key) is not str or (hides is not None and hides(key)):
+            return False
+    return True
+
+
+def _always_safe(values: object, hides: Hides | None) -> bool:
+    return False
 
 
 def decode(name: str, d: str, *, id: str | None = None, n: int | None = None) -> Event:

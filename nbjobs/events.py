@@ -213,7 +213,7 @@ class EventReporter:
             if payload is not None or name is not text:
                 parameters = self._payload(name, payload, parameters)
             else:
-                parameters = self._filtered(parameters)
+                parameters = self.filtered(parameters)
             location = _location(stacklevel + 1)
             found = _event.new(text, parameters, around.tags(), around.get_context(), self.clock(), location)
             self._hand(targets, found, self.raise_on_error)
@@ -245,14 +245,11 @@ class EventReporter:
 
     def filtered(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Return payload with what looks like a secret hidden."""
-        return self._filtered(payload)
+        return self._current_filter().apply(payload)
 
     def hides(self, name: str) -> bool:
         """Return whether parameters of that name are hidden."""
         return self._current_filter().hides(name)
-
-    def _filtered(self, payload: dict[str, Any]) -> dict[str, Any]:
-        return self._current_filter().apply(payload)
 
     def _current_filter(self) -> ParameterFilter:
         current = self._filter
@@ -269,11 +266,11 @@ class EventReporter:
                 )
             return name
         if payload is None:
-            return self._filtered(parameters)
+            return self.filtered(parameters)
         if isinstance(payload, Mapping) and not parameters:
-            return self._filtered({str(key): value for key, value in payload.items()})
+            return self.filtered({str(key): value for key, value in payload.items()})
         self._misused("a payload is one mapping, or keywords", payload, parameters)
-        return self._filtered(parameters)
+        return self.filtered(parameters)
 
     def _misused(self, rule: str, payload: object, parameters: dict[str, Any]) -> None:
         message = (

@@ -49,28 +49,29 @@ class ParameterFilter:
         self._paths = [word for word in words if "." in word]
         self._patterns = [item for item in self.parameters if isinstance(item, re.Pattern)]
         self._functions: list[Any] = [item for item in self.parameters if callable(item)]
-        self._hidden: dict[str, bool] = {}
+        self._by_name_only = not self._paths and not self._functions
+        self._shown: set[str] = set()  # names known to be harmless
 
     def hides(self, name: str) -> bool:
         """Return whether the values of parameters of that name are hidden, wherever they stand."""
-        hidden = self._hidden.get(name)
-        if hidden is None:
-            lower = name.lower()
-            hidden = any(word in lower for word in self._words)
-            hidden = hidden or any(pattern.search(name) for pattern in self._patterns)
-            if len(self._hidden) >= _CACHED:
-                self._hidden.clear()
-            self._hidden[name] = hidden
-        return hidden
+        if name in self._shown:
+            return False
+        lower = name.lower()
+        if any(word in lower for word in self._words) or any(p.search(name) for p in self._patterns):
+            return True
+        if len(self._shown) >= _CACHED:
+            self._shown.clear()
+        self._shown.add(name)
+        return False
 
     def apply(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Return the payload, or a copy of it where something had to be hidden."""
-        hidden = self._hidden
-        for name, value in payload.items():
-            if hidden.get(name) is not False or type(value) not in _SCALARS:
-                break
-        else:
-            if not self._functions and not self._paths:
+        if self._by_name_only:
+            shown = self._shown
+            for name, value in payload.items():
+                if type(value) not in _SCALARS or name not in shown:
+                    break
+            else:
                 return payload
         filtered: dict[str, Any] = self._walk(payload, "", 0, {})
         return filtered
