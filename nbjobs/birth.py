@@ -1,0 +1,112 @@
+"""The first microseconds of a child: whatever happens to its nursery, it must not outlive it.
+
+Linux only knows `PR_SET_PDEATHSIG` and ``/proc``; elsewhere a child has its own process group and the end
+of its socket, which is enough as long as the body lets Python run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import os
+import signal
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from types import FrameType
+
+CHILD_VARIABLE = "NBJOBS_CHILD"
+"""Environment variable by which the nursery knows whose program an orphan is."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_OOM_SCORE = 500
+
+_libc = ctypes.CDLL(None) if sys.platform != "win32" else None
+
+
+def settle(*, nursery: int, name: str) -> None:
+    """Makes this process a child: own group, bound to the nursery's life, deaf to the terminal.
+
+    Ends the process at once where the nursery is gone already.
+    """
+    with contextlib.suppress(PermissionError):  # the nursery may have done it, from its side
+        os.setpgid(0, 0)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != nursery:
+        os._exit(0)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    stay_on_signals()
+    os.environ[CHILD_VARIABLE] = name
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
+    _reseed()
+
+
+def stay_on_signals() -> None:
+    """SIGINT, SIGTERM and SIGHUP do nothing: the worker decides, over the socket.
+
+    By handlers and not by SIG_IGN, which the programs that a body starts would inherit.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _nothing)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    pass
+
+
+def adopt_orphans() -> None:
+    """Makes descendants whose parent has died children of this process (Linux)."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def redirect(stdout: int, stderr: int) -> None:
+    """Puts two descriptors in the place of stdout and stderr, and Python's streams line by line on them."""
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    # New streams: the old ones remember whether what they stood on could seek.
+    out, err = _stream(1), _stream(2)
+    vars(sys).update(stdout=out, __stdout__=out, stderr=err, __stderr__=err)
+
+
+def _stream(fd: int) -> TextIOWrapper:
+    raw = os.fdopen(fd, "wb", closefd=False)
+    return TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def watch_for_crashes() -> None:
+    """A crash in C code, and SIGUSR1, print the Python stack to stderr."""
+    faulthandler.enable(file=2, all_threads=False)
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
+
+
+def flush_output() -> None:
+    """Writes out what Python and C still buffer, so that it is there before the next message."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    if _libc is not None:
+        _libc.fflush(None)
+
+
+def freeze_memory() -> None:
+    """Lets what is loaded now be shared with forked children: the collector no longer touches it."""
+    gc.collect()
+    gc.freeze()
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux" and _libc is not None:
+        _libc.prctl(option, *(ctypes.c_ulong(argument) for argument in (value, 0, 0, 0)))
+
+
+def _reseed() -> None:
+    """A fork copies the state of random generators; Python's own is reseeded by Python."""
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.seed()

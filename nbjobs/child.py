@@ -1,0 +1,127 @@
+"""The process that runs bodies, one sync body after the other or many async ones at once.
+
+A child is born by the nursery, serves one worker, and leaves when the worker closes its socket. What it
+says: ``up`` once; for each run ``started``, then ``done`` with the outcome, what the body used and what it
+left behind; or ``refused`` where the code on disk is newer than what is loaded here. Whether it is used
+again is the worker's decision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import queue
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from . import asyncchild, birth, lending
+from .desk import Attempt, Claim, Desk, current_owner, done, refused, tell_error, to_wire
+from .settings import NbJobs, current, set_current
+from .upkeep import Upkeep, code_watch
+from .vitals import Meter, Usage
+from .wire import Channel, Message
+
+DEFAULT_PERFORMER = "nbjobs.child:attempt_of"
+
+
+def attempt_of(claim: Claim, usage: Callable[[], Usage | None]) -> Attempt:
+    """The attempt of `runner`, on this process's connection: what children perform."""
+    from . import connection, journal, runner  # the nursery has loaded them, where they are wanted
+
+    def used() -> dict[str, Any]:
+        found = usage()
+        return {"cpu_seconds": found.cpu, "peak_memory": found.peak} if found else {}
+
+    held = msgspec.convert(claim, journal.Claim)
+    return runner.Attempt(held, connection.client(), current(), usage=used)
+
+
+def load_performer(name: str) -> Any:
+    """The function that ``module:function`` names."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+class Child:
+    """Serves one worker until it closes the socket."""
+
+    def __init__(self, channel: Channel, *, performer: str, children: int) -> None:
+        self._inbox: queue.SimpleQueue[Claim | None] = queue.SimpleQueue()
+        self._desk = Desk(
+            channel,
+            load_performer(performer),
+            on_run=self._inbox.put,
+            on_end=lambda: self._inbox.put(None),
+        )
+        self._children = children
+
+    def serve(self) -> None:
+        """Runs what arrives; the first run decides whether this child is one for async bodies."""
+        lending.set_lender(self._desk.lend)
+        self._desk.open()
+        upkeep = Upkeep(self._children)
+        while (claim := self._inbox.get()) is not None:
+            if claim["kind"] == "async":
+                asyncchild.serve(claim, self._desk, self._inbox, upkeep)
+                return
+            self._run(claim, upkeep)
+
+    def _run(self, claim: Claim, upkeep: Upkeep) -> None:
+        outdated = upkeep.outdated()
+        if outdated:
+            self._desk.report(refused(claim, outdated))
+            return
+        began_ns, meter = time.time_ns(), Meter()
+        current_owner.set(claim["owner"])
+        outcome: Any = None
+        error = ""
+        try:
+            outcome = to_wire(self._desk.begin(claim, meter.read).perform())
+        except BaseException as caught:
+            error = tell_error(caught)
+        self._desk.end(claim)
+        usage = meter.read()
+        dirty = upkeep.after(began_ns)
+        self._desk.report(done(claim, outcome, error=error, usage=usage, dirty=dirty))
+
+
+@dataclasses.dataclass(frozen=True)
+class Upbringing:
+    """What a child gets along from its worker, by way of the nursery's first message."""
+
+    settings: dict[str, Any]
+    performer: str
+    path: list[str]
+    children: int
+
+    @classmethod
+    def from_wire(cls, message: Message) -> Upbringing:
+        """The upbringing that travelled as `message`."""
+        return cls(**{field.name: message[field.name] for field in dataclasses.fields(cls)})
+
+    def to_wire(self) -> Message:
+        """What to send."""
+        return dataclasses.asdict(self)
+
+    def apply(self) -> None:
+        """Makes the worker's modules and settings those of this process, and loads what every body needs."""
+        sys.path[:] = self.path
+        if self.settings:
+            set_current(NbJobs.from_wire(self.settings))
+        if self.performer == DEFAULT_PERFORMER:
+            importlib.import_module("nbjobs.runner")
+        code_watch()
+
+
+def live(channel: Channel, upbringing: Upbringing) -> None:
+    """The life of a child that has been settled."""
+    birth.watch_for_crashes()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker is gone
+        Child(channel, performer=upbringing.performer, children=upbringing.children).serve()
+    birth.flush_output()
+    channel.close()

@@ -1,0 +1,333 @@
+"""The worker's end of one child: its socket, its pipes, the runs it has.
+
+A child is dead when the nursery says so, which is also when its last words have been read. The end of the
+socket alone is no proof (a body may close it) and may never come (a program of the body may hold it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from .errors import NbjobsError
+from .output import Line, Pipe
+from .wire import Link, Message
+
+LAST_LINES = 20
+BATCH_LINES = 200
+BATCH_SECONDS = 0.02
+_EOF_PATIENCE = 0.1  # between the end of a socket and the nursery's word that the process is dead
+
+
+class PoolError(NbjobsError):
+    """Processes for bodies cannot be started here."""
+
+
+class Claim(Protocol):
+    """What the worker must know of an attempt to have it run; the whole of it goes to the child."""
+
+    @property
+    def user(self) -> str:
+        """Whose run it is."""
+
+    @property
+    def run(self) -> str:
+        """The run's id."""
+
+    @property
+    def owner(self) -> str:
+        """Who holds the run: unique per attempt."""
+
+    @property
+    def kind(self) -> str:
+        """Either ``sync`` or ``async``."""
+
+
+OnOutput = Callable[["Claim | None", "list[Line]"], None]
+"""Gets what was printed, in batches; None where several bodies of the async child may have printed it."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How an attempt ended, as far as its process tells.
+
+    Attributes:
+        died: the child ended without the attempt's outcome.
+        outcome: `runner.Outcome` as a dict; None where there is none.
+        error: what came out of the attempt though nothing should: the outcome is None then.
+        code: exit code of a child that ended so; None where a signal or nobody knows what ended it.
+        signal: number of the signal that ended it, else None.
+        started: the body had begun; where not, its death says nothing about it.
+        shared: the child had other runs as well, so this one need not be to blame.
+        reason: why the pool ended it: ``killed`` (`Pool.kill`), ``stalled``, ``nursery`` (the helper
+            died), ``closed``, ``no child`` (none could be started); empty where it ended by itself.
+        cpu: seconds used, with the body's own programs; None where unknown or not told apart.
+        peak: the process's peak memory in bytes; None likewise.
+        last_lines: the last lines printed, for the event of a death.
+    """
+
+    died: bool
+    outcome: dict[str, Any] | None = None
+    error: str = ""
+    code: int | None = None
+    signal: int | None = None
+    started: bool = False
+    shared: bool = False
+    reason: str = ""
+    cpu: float | None = None
+    peak: int | None = None
+    last_lines: list[str] = field(default_factory=list)
+
+
+class Running:
+    """One run in a child; `ended` becomes its `End`, or None where the child refused it."""
+
+    def __init__(self, claim: Claim, on_output: OnOutput) -> None:
+        self.claim = claim
+        self.ended: asyncio.Future[End | None] = asyncio.get_running_loop().create_future()
+        self.started = False
+        self.lent = False
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._batch: list[Line] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._on_output = on_output
+
+    def printed(self, lines: list[Line]) -> None:
+        """Takes lines; hands them on when there are many, or soon."""
+        self.last_lines.extend(line.text for line in lines)
+        self._batch.extend(lines)
+        if len(self._batch) >= BATCH_LINES:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(BATCH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Hands on what was printed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        batch, self._batch = self._batch, []
+        for at in range(0, len(batch), BATCH_LINES):
+            self._on_output(self.claim, batch[at : at + BATCH_LINES])
+
+    def end(self, end: End | None) -> None:
+        """Says how it ended; only the first word counts."""
+        self.flush()
+        if not self.ended.done():
+            self.ended.set_result(end)
+
+
+class Owner(Protocol):
+    """Whom a child's handle tells what happens: the pool."""
+
+    def request(self, message: Message) -> None:
+        """Passes a request on to the nursery."""
+
+    def on_idle(self, child: ChildHandle, dirty: list[str]) -> None:
+        """A run of the child has ended."""
+
+    def on_lend(self, child: ChildHandle, running: Running, lending: bool) -> None:
+        """A body waits for another run, or no longer does."""
+
+    def on_gone(self, child: ChildHandle) -> None:
+        """The child is dead."""
+
+
+class ChildHandle:
+    """One child, from the request for it to its death.
+
+    Args:
+        name: unique in the pool.
+        owner: is told what happens.
+        on_output: gets what is printed.
+    """
+
+    def __init__(self, name: str, owner: Owner, on_output: OnOutput) -> None:
+        self.name = name
+        self.pid = 0
+        self.up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.runs: dict[str, Running] = {}
+        self.served = 0
+        self.kind = "sync"
+        self.alone = False
+        self.retiring = False
+        self.dead = asyncio.Event()
+        self.heard = time.monotonic()
+        self.reason = ""
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._owner = owner
+        self._on_output = on_output
+        self._loop = asyncio.get_running_loop()
+        self._pipes = [Pipe(stream, self._printed) for stream in ("stdout", "stderr")]
+        ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._link = Link(ours, on_message=self._handle, on_end=self._on_eof, on_readable=self._drain)
+        for pipe in self._pipes:
+            self._loop.add_reader(pipe.fd, self._on_printed, pipe)
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is dead."""
+        return self.dead.is_set()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be given a run."""
+        return not (self.gone or self.retiring or self._link.closed)
+
+    @property
+    def shared(self) -> bool:
+        """Whether its runs are not alone in it, as a rule."""
+        return self.kind == "async" and not self.alone
+
+    def give_fds(self) -> list[int]:
+        """The child's descriptors, once: who takes them closes them."""
+        return [self._theirs.detach(), *(pipe.child_end for pipe in self._pipes)]
+
+    def begin(self, claim: Claim) -> Running:
+        """Gives it a run."""
+        running = Running(claim, self._on_output)
+        self.runs[claim.owner] = running
+        self.served += 1
+        self.kind = claim.kind
+        self.heard = time.monotonic()
+        self._link.send({"op": "run", "claim": msgspec.to_builtins(claim)})
+        return running
+
+    def send(self, message: Message) -> None:
+        """Sends a message to the child."""
+        self._link.send(message)
+
+    def kill(self, reason: str) -> None:
+        """Has the nursery kill the child and its programs; the ends of its runs say why."""
+        self.retiring = True
+        self.reason = self.reason or reason
+        if self.pid:
+            self._owner.request({"op": "kill", "pid": self.pid})
+
+    def retire(self) -> None:
+        """Lets it end as a Python program ends; then the nursery kills what is left."""
+        self.retiring = True
+        self._link.half_close()
+
+    def exited(self, code: int | None, number: int | None) -> None:
+        """It is dead: reads what it still had to say, then ends its runs."""
+        if self.gone:
+            return
+        while self._link.read():
+            pass
+        self._drain()
+        self.dead.set()
+        for pipe in self._pipes:
+            pipe.finish_line()
+            self._loop.remove_reader(pipe.fd)
+            pipe.close()
+        self._link.close()
+        self._fail(self._stillborn(code, number))
+        for running in self._take_runs():
+            running.end(self._death(running, code, number))
+        self._owner.on_gone(self)
+
+    def failed(self, why: str) -> None:
+        """It was never born."""
+        self._fail(f"no new process for bodies: {why}")
+        self.exited(None, None)
+
+    def _fail(self, why: str) -> None:
+        if not self.up.done():
+            self.up.set_exception(PoolError(why))
+            self.up.exception()  # whoever waited for it may have given up
+
+    def _stillborn(self, code: int | None, number: int | None) -> str:
+        how = f"by signal {number}" if number else f"with exit code {code}" if code is not None else "unseen"
+        last = f": {self.last_lines[-1]}" if self.last_lines else ""
+        return f"a process for bodies ended {how} before it was up{last}"
+
+    def _death(self, running: Running, code: int | None, number: int | None) -> End:
+        return End(
+            died=True,
+            code=code,
+            signal=number,
+            started=running.started,
+            shared=self.shared,
+            reason=self.reason,
+            last_lines=list(running.last_lines or self.last_lines),
+        )
+
+    def _take_runs(self) -> list[Running]:
+        runs, self.runs = list(self.runs.values()), {}
+        return runs
+
+    def _handle(self, message: Message) -> None:
+        self.heard = time.monotonic()
+        op = message["op"]
+        if op == "up":
+            if not self.up.done():
+                self.up.set_result(None)
+            return
+        running = self.runs.get(message.get("owner", ""))
+        if running is None:
+            return  # a beat
+        if op == "started":
+            running.started = True
+        elif op == "print":
+            running.printed([Line(message["stream"], text) for text in message["text"].splitlines()])
+        elif op in ("lend", "unlend"):
+            self._owner.on_lend(self, running, op == "lend")
+        elif op in ("done", "refused"):
+            self._end(running, message)
+
+    def _end(self, running: Running, message: Message) -> None:
+        if len(self.runs) == 1:
+            for pipe in self._pipes:
+                pipe.finish_line()
+        del self.runs[running.claim.owner]
+        if message["op"] == "refused":
+            self.retiring = True
+            self._owner.on_idle(self, [message["why"]])
+            running.end(None)
+            return
+        self._owner.on_idle(self, message["dirty"])
+        running.end(
+            End(
+                died=False,
+                outcome=message["outcome"],
+                error=message["error"],
+                started=True,
+                shared=self.shared,
+                cpu=message["cpu"],
+                peak=message["peak"],
+                last_lines=list(running.last_lines),
+            )
+        )
+
+    def _printed(self, lines: list[Line]) -> None:
+        self.last_lines.extend(line.text for line in lines)
+        if len(self.runs) == 1:
+            next(iter(self.runs.values())).printed(lines)
+        elif self.runs:
+            self._on_output(None, lines)
+
+    def _on_printed(self, pipe: Pipe) -> None:
+        pipe.read()
+        if pipe.ended:
+            self._loop.remove_reader(pipe.fd)
+
+    def _drain(self) -> None:
+        for pipe in self._pipes:
+            pipe.drain()
+
+    def _on_eof(self) -> None:
+        if not self.gone:
+            self._loop.call_later(_EOF_PATIENCE, self._kill_if_alive)
+
+    def _kill_if_alive(self) -> None:
+        # It cannot hear us any more. A retiring one is given the time that its owner gives it.
+        if not self.gone and not self.retiring and self.pid:
+            self._owner.request({"op": "kill", "pid": self.pid})

@@ -1,0 +1,176 @@
+"""What a child knows of its worker: a socket, a thread that reads it, and the attempts under way.
+
+The main thread belongs to the bodies. The thread here hands it what to run, and tells a running attempt to
+stop, which needs no more than a moment of the interpreter. Where the worker is gone while a body runs, the
+whole process group ends: nobody is left to hear of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+import queue
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from .errors import NbjobsError
+from .vitals import Usage
+from .wire import Channel, Message
+
+Claim = Mapping[str, Any]
+"""A claim as it travels: see `runner.Claim`; a child itself looks at ``owner`` and ``kind`` only."""
+
+current_owner: contextvars.ContextVar[str] = contextvars.ContextVar("nbjobs_owner", default="")
+"""Owner of the attempt in whose context the code runs, in a child."""
+
+
+class Attempt(Protocol):
+    """One attempt at a run, as a child sees it (`runner.Attempt`)."""
+
+    def perform(self) -> Any:
+        """Runs a sync body to its outcome."""
+
+    async def aperform(self) -> Any:
+        """Runs an async body to its outcome."""
+
+    def stop(self, reason: str) -> None:
+        """Asks the body, from any thread, to end at its next checkpoint."""
+
+
+Performer = Callable[[Claim, Callable[[], Usage | None]], Attempt]
+"""Makes the attempt that a claim stands for; the function it is given tells what was used so far."""
+
+
+class Desk:
+    """Messages in and out, and the attempts that they are about.
+
+    Args:
+        channel: the socket to the worker.
+        performer: makes attempts.
+        on_run: called in the reading thread with the claim of each run that arrives.
+        on_end: called there when the worker wants no more of this child.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        performer: Performer,
+        *,
+        on_run: Callable[[Claim], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self.report = channel.send
+        self._channel = channel
+        self._performer = performer
+        self._on_run = on_run
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._attempts: dict[str, Attempt] = {}
+        self._stops: dict[str, str] = {}
+        self._answers: queue.SimpleQueue[Message] = queue.SimpleQueue()
+
+    def open(self) -> None:
+        """Starts to listen and says that the child is up."""
+        # A forked program of the body must not speak for us, nor hold our socket open.
+        os.register_at_fork(after_in_child=self._channel.close)
+        threading.Thread(target=self._listen, name="nbjobs-socket", daemon=True).start()
+        self.report({"op": "up"})
+
+    def begin(self, claim: Claim, usage: Callable[[], Usage | None]) -> Attempt:
+        """Makes the attempt of `claim`; from now on it hears of a stop."""
+        owner = claim["owner"]
+        attempt = self._performer(claim, usage)
+        with self._lock:
+            self._attempts[owner] = attempt
+            reason = self._stops.pop(owner, "")
+        if reason:
+            attempt.stop(reason)
+        self.report({"op": "started", "owner": owner})
+        return attempt
+
+    def end(self, claim: Claim) -> None:
+        """The attempt no longer hears of stops; to be called before its `done` is sent."""
+        with self._lock:
+            self._attempts.pop(claim["owner"], None)
+            self._stops.clear()
+
+    def lend(self, lending: bool) -> None:
+        """Lends the current body's place to another run, or takes it back (see `lending`).
+
+        Raises:
+            NbjobsError: the worker lends no more places.
+        """
+        owner = current_owner.get() or next(iter(self._attempts), "")
+        self.report({"op": "lend" if lending else "unlend", "owner": owner})
+        if not lending:
+            return
+        answer = self._answers.get()
+        if not answer["ok"]:
+            msg = (
+                f"this body waits for another run, but {answer['lent']} bodies wait already, and this worker "
+                "lends no more places than it has; raise the setting `children`, or let this body end first"
+            )
+            raise NbjobsError(msg)
+
+    def send_runs_to(self, on_run: Callable[[Claim], None], waiting: queue.SimpleQueue[Claim | None]) -> None:
+        """Changes who gets the runs, those included that wait for the one before."""
+        with self._lock:
+            self._on_run = on_run
+            with contextlib.suppress(queue.Empty):
+                while (claim := waiting.get_nowait()) is not None:
+                    on_run(claim)
+
+    def _listen(self) -> None:
+        while (messages := self._channel.read()) is not None:
+            for message in messages:
+                self._handle(message)
+        if self._attempts:
+            os.killpg(0, signal.SIGKILL)
+        self._on_end()
+
+    def _handle(self, message: Message) -> None:
+        op = message["op"]
+        if op == "run":
+            with self._lock:
+                self._on_run(message["claim"])
+        elif op == "stop":
+            self._stop(message["owner"], message["reason"])
+        elif op == "lent":
+            self._answers.put(message)
+
+    def _stop(self, owner: str, reason: str) -> None:
+        with self._lock:
+            attempt = self._attempts.get(owner)
+            if attempt is None:  # not begun yet, or ended already
+                self._stops[owner] = reason
+        if attempt is not None:
+            attempt.stop(reason)
+
+
+def to_wire(outcome: object) -> Any:
+    """An outcome as plain data."""
+    return msgspec.to_builtins(outcome)
+
+
+def tell_error(error: BaseException) -> str:
+    """Prints what came out of an attempt, which takes care of its body's errors itself; its last line."""
+    traceback.print_exception(type(error), error, error.__traceback__)
+    return "".join(traceback.format_exception_only(type(error), error)).strip()
+
+
+def done(claim: Claim, outcome: Any, *, error: str, usage: Usage | None, dirty: list[str]) -> Message:
+    """The last message about a run."""
+    cpu, peak = usage or (None, None)
+    about = {"owner": claim["owner"], "outcome": outcome, "error": error}
+    return {"op": "done", **about, "cpu": cpu, "peak": peak, "dirty": dirty + [error] * bool(error)}
+
+
+def refused(claim: Claim, file: str) -> Message:
+    """The answer to a run whose code may be older here than on disk."""
+    return {"op": "refused", "owner": claim["owner"], "why": f"{file} has changed since it was loaded"}

@@ -1,0 +1,377 @@
+"""The worker's processes for bodies: enough of them, each clean, none that outlives the worker.
+
+Usage, in the worker's event loop::
+
+    pool = Pool(settings, on_output)
+    await pool.start()
+    if pool.free("sync"):
+        end = await pool.run(claim)     # claimed in Redis before
+    await pool.close()
+
+One child stands ready while others work. A child is given back its place among the idle ones while it is
+clean, newest first, since that one has the user's modules loaded. All async bodies share one child; a run
+that was in it when it died goes on in a child of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+
+from .child import DEFAULT_PERFORMER, Upbringing
+from .childhandle import ChildHandle, Claim, End, OnOutput, PoolError, Running
+from .nurseryhandle import NurseryHandle
+from .settings import NbJobs
+from .stalls import StallWatch
+from .wire import Message
+
+__all__ = ["End", "Pool", "PoolError"]
+
+BIRTH_SECONDS = 30.0
+BIRTH_TRIES = 3
+RETIRE_SECONDS = 2.0
+_LONGEST_PAUSE = 5.0
+_REMEMBERED = 10_000
+
+logger = logging.getLogger("nbjobs.pool")
+
+
+class Pool:
+    """Runs attempts in processes; belongs to one event loop.
+
+    Args:
+        settings: `children`, `async_runs`, `child_runs` are heeded; all travel to the children.
+        on_output: gets what bodies print: the claim (None where it cannot be told) and lines.
+        performer: ``module:function`` that makes an attempt from a claim as a dict, for tests.
+        birth: ``fork`` or ``spawn``; default: what is safe on this platform.
+        stall_warning: seconds of silence of an async child's loop until its stack is printed.
+        stall_limit: until a shared one is ended, so that its runs go on elsewhere.
+
+    Attributes:
+        trouble: why no child can be started at present; empty where they can.
+    """
+
+    def __init__(
+        self,
+        settings: NbJobs,
+        on_output: OnOutput,
+        *,
+        performer: str = DEFAULT_PERFORMER,
+        birth: str = "",
+        stall_warning: float = 5.0,
+        stall_limit: float = 30.0,
+    ) -> None:
+        self.trouble = ""
+        self._settings = settings
+        self._on_output = on_output
+        self._performer = performer
+        self._birth = birth or ("fork" if sys.platform == "linux" else "spawn")
+        self._stalls = StallWatch(self, warning=stall_warning, limit=stall_limit)
+        self._nursery: NurseryHandle | None = None
+        self._nursery_up = asyncio.Event()
+        self._restarts = 0
+        self._births = 0
+        self._failures = 0
+        self._closing = False
+        self._children: dict[str, ChildHandle] = {}
+        self._idle: list[ChildHandle] = []
+        self._shared: ChildHandle | None = None
+        self._sharing = asyncio.Lock()
+        self._running: dict[str, tuple[ChildHandle, Running]] = {}
+        self._places = {"sync": 0, "async": 0}
+        self._lent = {"sync": 0, "async": 0}
+        self._alone: dict[tuple[str, str], None] = {}
+        self._spare: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Starts the nursery and the first child.
+
+        Raises:
+            PoolError: no process for bodies can be started here.
+        """
+        if sys.platform == "win32":
+            raise PoolError(
+                "a worker needs Unix processes, and this is Windows: run the worker in WSL, "
+                "and use nbjobs here as a client only"
+            )
+        self._start_nursery()
+        self._idle.append(await self._bear())
+
+    @property
+    def nursery_pid(self) -> int | None:
+        """Process id of the nursery, None while there is none."""
+        return self._nursery.pid if self._nursery is not None else None
+
+    def pids(self) -> list[int]:
+        """Process ids of the children."""
+        return [child.pid for child in self._children.values() if child.pid]
+
+    def free(self, kind: str) -> int:
+        """How many more bodies of a kind (``sync``, ``async``) may be claimed now."""
+        if self.trouble or self._closing or self._nursery is None:
+            return 0
+        limit = self._settings.async_runs if kind == "async" else self._settings.children
+        return max(0, limit - self._places[kind] + self._lent[kind])
+
+    async def run(self, claim: Claim) -> End:
+        """Has an attempt performed, and says how it ended. Cancelling this kills its process.
+
+        Never raises for anything that a body or a process does.
+        """
+        self._places[claim.kind] += 1
+        try:
+            return await self._run(claim)
+        finally:
+            self._places[claim.kind] -= 1
+
+    def stop(self, owner: str, reason: str) -> bool:
+        """Asks a body to end at its next checkpoint; whether the attempt is here."""
+        found = self._running.get(owner)
+        if found is not None:
+            found[0].send({"op": "stop", "owner": owner, "reason": reason})
+        return found is not None
+
+    def kill(self, owner: str) -> bool:
+        """Ends the process in which an attempt runs, at once; whether the attempt is here."""
+        found = self._running.get(owner)
+        if found is not None:
+            found[0].kill("killed")
+        return found is not None
+
+    async def close(self) -> None:
+        """Ends all processes; attempts that still run end as died, reason ``closed``."""
+        self._closing = True
+        self._stalls.close()
+        if self._spare is not None:
+            self._spare.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._spare
+        idle, self._idle = self._idle, []
+        for child in [*idle, *([self._shared] if self._shared and not self._shared.runs else [])]:
+            self._retire(child)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*(child.dead.wait() for child in idle)), RETIRE_SECONDS)
+        if self._nursery is not None:
+            await self._nursery.close()
+            self._nursery = None
+        self._bury_all("closed")
+
+    # What the handles tell.
+
+    def request(self, message: Message) -> None:
+        """Passes a request on to the nursery."""
+        if self._nursery is not None:
+            self._nursery.send(message)
+
+    def on_idle(self, child: ChildHandle, dirty: list[str]) -> None:
+        """A run of the child has ended: it is used again, or replaced."""
+        if dirty:
+            logger.debug("child %d is replaced: %s", child.pid, "; ".join(dirty))
+        worn = bool(dirty) or child.retiring or child.alone or child.served >= self._settings.child_runs
+        worn = worn or (child.kind == "sync" and len(self._idle) > self._settings.children)
+        if worn and child is self._shared:
+            self._shared = None
+        if child.kind == "async":
+            if worn and not child.runs:
+                self._retire(child)
+        elif worn:
+            self._retire(child)
+        else:
+            self._idle.append(child)
+        self._want_spare()
+
+    def on_lend(self, child: ChildHandle, running: Running, lending: bool) -> None:
+        """A body waits for another run, or no longer does."""
+        kind = child.kind
+        limit = self._settings.async_runs if kind == "async" else self._settings.children
+        granted = lending and self._lent[kind] < limit
+        if running.lent != granted:
+            running.lent = granted
+            self._lent[kind] += 1 if granted else -1
+        if lending and kind == "sync":
+            child.send({"op": "lent", "ok": granted, "lent": self._lent[kind]})
+
+    def on_gone(self, child: ChildHandle) -> None:
+        """The child is dead."""
+        self._children.pop(child.name, None)
+        with contextlib.suppress(ValueError):
+            self._idle.remove(child)
+        if child is self._shared:
+            self._shared = None
+        self._want_spare()
+
+    # Runs.
+
+    async def _run(self, claim: Claim) -> End:
+        end = None
+        for _ in range(BIRTH_TRIES):
+            try:
+                child = await self._child_for(claim)
+            except PoolError as error:
+                return End(died=True, reason="no child", last_lines=[str(error)])
+            end = await self._perform(child, claim)
+            if end is not None and (end.started or not end.died or end.reason):
+                return end
+            # Refused, or dead before the body began: nothing has happened, another child may have it.
+        return end or End(died=True, reason="no child", last_lines=["code on disk changes all the time"])
+
+    async def _perform(self, child: ChildHandle, claim: Claim) -> End | None:
+        running = child.begin(claim)
+        self._running[claim.owner] = child, running
+        try:
+            end = await running.ended
+        except asyncio.CancelledError:
+            child.kill("killed")
+            raise
+        finally:
+            del self._running[claim.owner]
+            if running.lent:
+                self._lent[claim.kind] -= 1
+        if end is not None and end.died and end.shared:
+            self._alone[claim.user, claim.run] = None
+            if len(self._alone) > _REMEMBERED:
+                del self._alone[next(iter(self._alone))]
+        return end
+
+    async def _child_for(self, claim: Claim) -> ChildHandle:
+        if claim.kind != "async":
+            return await self._take()
+        if (claim.user, claim.run) in self._alone:
+            child = await self._take(newest=False)
+            child.alone = True
+        else:
+            async with self._sharing:
+                shared = self._shared
+                child = shared if shared is not None and shared.usable else await self._take(newest=False)
+                self._shared = child
+        child.kind = "async"
+        self._stalls.watch(child)
+        return child
+
+    # Births and deaths.
+
+    async def _take(self, *, newest: bool = True) -> ChildHandle:
+        """An idle child, else a new one; a spare is made ready behind it."""
+        while self._idle:
+            child = self._idle.pop(-1 if newest else 0)
+            if child.usable:
+                self._want_spare()
+                return child
+        for _ in range(BIRTH_TRIES - 1):
+            with contextlib.suppress(PoolError):
+                return await self._bear()
+        return await self._bear()
+
+    def _want_spare(self) -> None:
+        ready = self._idle or self._closing or self._nursery is None
+        if not ready and (self._spare is None or self._spare.done()):
+            self._spare = asyncio.get_running_loop().create_task(self._bear_spare())
+
+    async def _bear_spare(self) -> None:
+        pause = 0.1
+        while not self._idle:
+            try:
+                child = await self._bear()
+            except PoolError:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                self._idle.insert(0, child)
+
+    async def _bear(self) -> ChildHandle:
+        """A new child that is up.
+
+        Raises:
+            PoolError: it could not be started; after three in a row the pool says so as its `trouble`.
+        """
+        try:
+            child = await self._born()
+        except PoolError as error:
+            self._failures += 1
+            if self._failures >= BIRTH_TRIES and not self.trouble:
+                self.trouble = str(error)
+                logger.error("no process for bodies can be started: %s", error)
+            raise
+        self._failures = self._restarts = 0
+        if self.trouble:
+            logger.warning("processes for bodies can be started again")
+            self.trouble = ""
+        return child
+
+    async def _born(self) -> ChildHandle:
+        try:
+            await asyncio.wait_for(self._nursery_up.wait(), BIRTH_SECONDS)
+            self._births += 1
+            child = ChildHandle(f"{os.getpid()}.{id(self):x}.{self._births}", self, self._on_output)
+        except asyncio.TimeoutError:
+            raise PoolError(f"the nursery has not come up within {BIRTH_SECONDS:g} s") from None
+        except OSError as error:
+            raise PoolError(f"no pipes for a child: {error}") from error
+        self._children[child.name] = child
+        assert self._nursery is not None
+        self._nursery.send({"op": "fork", "name": child.name}, child.give_fds())
+        try:
+            await asyncio.wait_for(asyncio.shield(child.up), BIRTH_SECONDS)
+        except asyncio.TimeoutError:
+            child.kill("closed")
+            raise PoolError(f"a new process for bodies was not up within {BIRTH_SECONDS:g} s") from None
+        return child
+
+    def _retire(self, child: ChildHandle) -> None:
+        child.retire()
+        asyncio.get_running_loop().call_later(RETIRE_SECONDS, self._make_sure, child)
+
+    def _make_sure(self, child: ChildHandle) -> None:
+        if not child.gone:
+            child.kill("closed")
+
+    def _start_nursery(self) -> None:
+        if self._closing:
+            return
+        upbringing = Upbringing(
+            self._settings.to_wire(), self._performer, list(sys.path), self._settings.children
+        )
+        self._nursery = NurseryHandle(
+            upbringing, birth=self._birth, on_message=self._on_nursery, on_end=self._on_nursery_end
+        )
+        self._nursery_up.set()
+
+    def _restart_nursery(self) -> None:
+        self._start_nursery()
+        self._want_spare()
+
+    def _on_nursery(self, message: Message) -> None:
+        op = message["op"]
+        if op == "exit":
+            for child in list(self._children.values()):
+                if child.pid == message["pid"]:
+                    child.exited(message["code"], message["signal"])
+            return
+        born = self._children[message["name"]]
+        if op == "pid":
+            born.pid = message["pid"]
+            if born.reason:  # nobody waits for it any more
+                born.kill(born.reason)
+        elif op == "failed":
+            born.failed(message["why"])
+
+    def _on_nursery_end(self) -> None:
+        logger.warning("the nursery has ended; its children end with it")
+        self._nursery = None
+        self._nursery_up.clear()
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        self._bury_all("nursery")
+        pause = min(0.05 * 2**self._restarts - 0.05, _LONGEST_PAUSE)
+        self._restarts += 1
+        asyncio.get_running_loop().call_later(pause, self._restart_nursery)
+
+    def _bury_all(self, reason: str) -> None:
+        for child in list(self._children.values()):
+            child.reason = child.reason or reason
+            child.exited(None, None)

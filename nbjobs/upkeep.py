@@ -1,0 +1,171 @@
+"""What bodies leave behind in a child.
+
+A child runs one body after the other as long as each leaves it as it was found: no threads or programs,
+the same directory and environment, memory in bounds, code as it is on disk. Else the worker replaces it,
+which costs a few milliseconds and the imports.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import sysconfig
+import threading
+import time
+from pathlib import Path
+
+from . import birth
+from .vitals import MIB, memory_limit, status_bytes
+
+_THREAD_PATIENCE = 0.05
+# Threads that libraries keep for the whole process and that run none of the body's code.
+_KEPT_THREADS = {("tqdm._monitor", "TMonitor")}
+
+
+class Baseline:
+    """How this process was before its first body.
+
+    Args:
+        memory_limit: resident bytes that are still in bounds.
+    """
+
+    def __init__(self, memory_limit: int) -> None:
+        self._memory_limit = memory_limit
+        self._directory = _directory()
+        self._environment = dict(os.environ)
+        self._threads = set(threading.enumerate())
+
+    def left_behind(self) -> list[str]:
+        """What differs now; empty where the process may be used again."""
+        found = self._threads_left() + _programs_left()
+        if _directory() != self._directory:
+            found.append("changed directory")
+        if dict(os.environ) != self._environment:
+            found.append("changed environment")
+        memory = status_bytes(b"VmRSS:")
+        if memory > self._memory_limit:
+            found.append(f"holds {memory // MIB} MiB")
+        return found
+
+    def _threads_left(self) -> list[str]:
+        deadline = time.monotonic() + _THREAD_PATIENCE
+        left = []
+        for thread in set(threading.enumerate()) - self._threads:
+            if (type(thread).__module__, type(thread).__name__) in _KEPT_THREADS:
+                continue
+            if not isinstance(thread, threading._DummyThread):
+                thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                left.append(f"thread {thread.name}")
+        return left
+
+
+def _directory() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return "deleted"
+
+
+def _programs_left() -> list[str]:
+    """Living direct children; where the kernel does not list them, those of `multiprocessing`."""
+    try:
+        tasks = [(task / "children").read_bytes() for task in Path("/proc/self/task").iterdir()]
+    except OSError:
+        processes = sys.modules.get("multiprocessing.process")
+        return [f"process {child.pid}" for child in processes.active_children()] if processes else []
+    pids = [int(pid) for task in tasks for pid in task.split()]
+    return [f"process {pid}" for pid in pids if not _is_zombie(pid)]
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return True
+    return stat.rpartition(b")")[2].split()[0] == b"Z"
+
+
+class CodeWatch:
+    """Knows whether a module's file has changed since it was loaded.
+
+    Of installed packages only the folders they stand in are looked at, which change with an installation.
+    What the nursery has loaded is never watched: a new child would be no newer.
+    """
+
+    def __init__(self) -> None:
+        self._folders = _installed_folders()
+        self._seen = set(sys.modules)
+        self._stamps: dict[str, tuple[int, int]] = {}
+
+    def open(self) -> None:
+        """Begins to watch, at a child's birth."""
+        for folder in self._folders:
+            self._stamps[folder] = _stamp(folder)
+
+    def learn(self, since_ns: int) -> list[str]:
+        """Takes in modules loaded since the last call, where a body began at `since_ns`.
+
+        Returns:
+            Files that were written after that: nobody knows which version of them was loaded.
+        """
+        unsure = []
+        for name in sys.modules.keys() - self._seen:
+            self._seen.add(name)
+            file = getattr(sys.modules.get(name), "__file__", None)
+            if isinstance(file, str) and not file.startswith(self._folders):
+                self._stamps[file] = stamp = _stamp(file)
+                if stamp[0] >= since_ns:
+                    unsure.append(file)
+        return unsure
+
+    def changed(self) -> str:
+        """The first file that is not as it was when it was loaded, or an empty string."""
+        return next((file for file, stamp in self._stamps.items() if _stamp(file) != stamp), "")
+
+
+def _installed_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    listed = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    listed += [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return tuple(sorted({*listed, *(os.path.realpath(path) for path in listed)}))
+
+
+def _stamp(file: str) -> tuple[int, int]:
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_size)
+
+
+@functools.cache
+def code_watch() -> CodeWatch:
+    """The one of this process; the nursery makes it, so that its children need not."""
+    return CodeWatch()
+
+
+class Upkeep:
+    """Whether this child is still as it was when it was born.
+
+    Args:
+        children: how many children share the machine's memory.
+    """
+
+    def __init__(self, children: int) -> None:
+        self._code = code_watch()
+        self._code.open()
+        self._baseline = Baseline(memory_limit(children))
+        self._streams = (sys.stdout, sys.stderr)
+
+    def outdated(self) -> str:
+        """The file that has changed since it was loaded here, or an empty string."""
+        return self._code.changed()
+
+    def after(self, began_ns: int) -> list[str]:
+        """What the bodies since `began_ns` left behind; puts Python's own streams back."""
+        birth.flush_output()
+        sys.stdout, sys.stderr = self._streams
+        unsure = self._code.learn(began_ns)
+        return self._baseline.left_behind() + [f"loaded {file} while it changed" for file in unsure]

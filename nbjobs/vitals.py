@@ -1,0 +1,82 @@
+"""What a body used: CPU seconds and peak memory, its own programs included."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+if sys.platform != "win32":
+    import resource
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+MIB = 1 << 20
+
+
+class Usage(NamedTuple):
+    """What a body used: CPU seconds with its own programs, and peak memory in bytes (0: unknown)."""
+
+    cpu: float
+    peak: int
+
+
+class Meter:
+    """Measures from its creation on; costs some 30 µs.
+
+    >>> Meter().read().cpu < 1
+    True
+    """
+
+    def __init__(self) -> None:
+        # The kernel forgets the peak so far; `ru_maxrss` would never fall.
+        with contextlib.suppress(OSError):
+            _CLEAR_REFS.write_bytes(b"5")
+        self._cpu = _cpu_seconds()
+
+    def read(self) -> Usage:
+        """What was used since the meter was made."""
+        return Usage(round(_cpu_seconds() - self._cpu, 6), status_bytes(b"VmHWM:") or _max_rss())
+
+
+def _cpu_seconds() -> float:
+    if sys.platform == "win32":
+        return time.process_time()
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    programs = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + programs.ru_utime + programs.ru_stime
+
+
+def _max_rss() -> int:
+    if sys.platform == "win32":
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def status_bytes(field: bytes) -> int:
+    """A size that the kernel tells of this process, in bytes; 0 where it tells none."""
+    try:
+        status = _STATUS.read_bytes()
+    except OSError:
+        return 0
+    _, found, rest = status.partition(field)
+    return int(rest.split(None, 1)[0]) * 1024 if found else 0
+
+
+def memory_limit(children: int) -> int:
+    """Resident bytes above which an idle child is replaced: its share of half of the memory.
+
+    >>> memory_limit(children=1) >= memory_limit(children=64) >= 256 * 1024 * 1024
+    True
+    """
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        total = 8 << 30
+    with contextlib.suppress(OSError, ValueError):  # "max" where the container has no limit
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_bytes()))
+    return max(256 * MIB, total // (2 * (children + 1)))

@@ -1,0 +1,257 @@
+"""Bodies for tests of processes: what a child performs instead of the attempt of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nbjobs import lending
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A claim that names its body."""
+
+    owner: str
+    body: str = "nothing"
+    args: list[Any] = []
+    kind: str = "sync"
+    user: str = "alice"
+    run: str = "r1"
+
+
+class Performance:
+    """An attempt that calls a function of this module."""
+
+    def __init__(self, claim: dict[str, Any]) -> None:
+        self._body = globals()[claim["body"]]
+        self._args = claim["args"]
+        self.stopped = threading.Event()
+        self.reason = ""
+
+    def stop(self, reason: str) -> None:
+        self.reason = reason
+        self.stopped.set()
+
+    def perform(self) -> dict[str, Any]:
+        return {"code": "completed", "value": self._body(self, *self._args)}
+
+    async def aperform(self) -> dict[str, Any]:
+        return {"code": "completed", "value": await self._body(self, *self._args)}
+
+
+def make(claim: dict[str, Any], usage: Any) -> Performance:
+    if claim["body"] == "unmakeable":
+        raise ValueError("no such job")
+    return Performance(claim)
+
+
+def dies_at_birth(claim: dict[str, Any], usage: Any) -> Performance:
+    raise AssertionError("never called")
+
+
+def nothing(attempt: Performance) -> None:
+    pass
+
+
+def pid(attempt: Performance) -> int:
+    return os.getpid()
+
+
+def environment(attempt: Performance) -> dict[str, str]:
+    return dict(os.environ)
+
+
+def facts(attempt: Performance) -> dict[str, Any]:
+    """What this child is like, seen from inside."""
+    fds = {fd.name: str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.exists()}
+    return {
+        "pid": os.getpid(),
+        "parent": os.getppid(),
+        "group": os.getpgid(0),
+        "fds": fds,
+        "main_thread": threading.current_thread() is threading.main_thread(),
+        "oom": int(Path("/proc/self/oom_score_adj").read_text()),
+        "path": sys.path,
+        "modules": sorted(sys.modules),
+    }
+
+
+def prints(attempt: Performance, *lines: str) -> None:
+    for line in lines:
+        print(line)
+
+
+def prints_apart(attempt: Performance) -> None:
+    print("out")
+    print("err", file=sys.stderr)
+    os.write(1, b"raw")
+
+
+def floods(attempt: Performance, count: int) -> None:
+    for number in range(count):
+        print(number)
+
+
+def writes_in_c(attempt: Performance, size: int) -> None:
+    """Writes with the interpreter locked: `PyDLL` does not release it."""
+    data = b"x" * 99 + b"\n"
+    ctypes.PyDLL(None).write(1, data * (size // 100), size)
+
+
+def buffers_in_c(attempt: Performance) -> None:
+    ctypes.CDLL(None).puts(b"from C")
+
+
+def holds_gil(attempt: Performance) -> None:
+    """Runs for ages without letting another thread of this process run."""
+    re.match(r"(a+)+$", "a" * 64 + "b")
+
+
+def waits_for_stop(attempt: Performance) -> str:
+    while not attempt.stopped.wait(0.01):
+        pass
+    return attempt.reason
+
+
+def spins_until_stop(attempt: Performance) -> str:
+    while not attempt.reason:
+        pass
+    return attempt.reason
+
+
+def exits(attempt: Performance, code: int) -> None:
+    print("last words")
+    os._exit(code)
+
+
+def raises_exit(attempt: Performance) -> None:
+    raise SystemExit(3)
+
+
+def kills_itself(attempt: Performance, number: int) -> None:
+    print("about to go", flush=True)
+    os.kill(os.getpid(), number)
+    time.sleep(30)
+
+
+def segfaults(attempt: Performance) -> None:
+    ctypes.string_at(0)
+
+
+def closes_everything(attempt: Performance) -> None:
+    os.closerange(3, 100)
+    time.sleep(30)
+
+
+def starts_program(attempt: Performance, *, seconds: int = 300, session: bool = False) -> int:
+    return subprocess.Popen(["sleep", str(seconds)], start_new_session=session).pid
+
+
+def starts_program_in_session(attempt: Performance) -> int:
+    return starts_program(attempt, session=True)
+
+
+def forks_and_dies(attempt: Performance, note: str) -> None:
+    """A forked program keeps the child's socket open: as C code forks, Python's fork hooks do not run."""
+    program = ctypes.CDLL(None).fork()
+    if program == 0:
+        time.sleep(300)
+    Path(note).write_text(str(program))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def starts_programs_and_holds_gil(attempt: Performance, note: str) -> None:
+    pids = [os.getpid(), starts_program(attempt), starts_program(attempt, session=True)]
+    Path(note + ".tmp").write_text(" ".join(map(str, pids)))
+    Path(note + ".tmp").rename(note)
+    holds_gil(attempt)
+
+
+def leaves_thread(attempt: Performance) -> None:
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+
+
+def thread_that_ends(attempt: Performance) -> None:
+    threading.Thread(target=time.sleep, args=(0.01,)).start()
+
+
+def changes_directory(attempt: Performance) -> None:
+    os.chdir("/")
+
+
+def changes_environment(attempt: Performance) -> None:
+    os.environ["LEFT_BEHIND"] = "1"
+
+
+def replaces_stdout(attempt: Performance) -> None:
+    sys.stdout = None  # type: ignore[assignment]
+
+
+def imports(attempt: Performance, folder: str, name: str) -> str:
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return str(__import__(name).VALUE)
+
+
+def burns(attempt: Performance, seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def allocates(attempt: Performance, size: int) -> None:
+    memory = bytearray(size)
+    memory[::4096] = b"x" * len(memory[::4096])
+
+
+def lends(attempt: Performance) -> str:
+    with lending.lent_place():
+        waits_for_stop(attempt)
+    return attempt.reason
+
+
+async def anothing(attempt: Performance) -> None:
+    pass
+
+
+async def apid(attempt: Performance) -> int:
+    return os.getpid()
+
+
+async def await_stop(attempt: Performance) -> str:
+    while not attempt.stopped.is_set():
+        await asyncio.sleep(0.002)
+    return attempt.reason
+
+
+async def aprints(attempt: Performance, name: str) -> None:
+    for number in range(3):
+        print(name, end=" ")
+        await asyncio.sleep(0.001)
+        print(number)
+    await asyncio.to_thread(print, name, "thread", end="")
+
+
+async def ablocks(attempt: Performance) -> None:
+    time.sleep(60)
+
+
+async def adies(attempt: Performance) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def aleaves_task(attempt: Performance) -> None:
+    task = asyncio.ensure_future(asyncio.sleep(60))
+    await asyncio.sleep(0)
+    assert not task.done()
