@@ -1,26 +1,4 @@
-"""What is sent to the store's scripts and what they answer: built and read here, without any I/O.
-
-A refusal is an answer, not an error; `Reply.code` says which:
-
-========  =====================================================================================================
-OK        done
-AGAIN     this call, or a later one, was done before: nothing was changed (``enqueue``: same job and arguments)
-GONE      Redis has no such run
-FENCED    this owner no longer holds the run
-ORDER     not the commit that comes next
-HELD      another owner holds the run (``lapse`` without owner: its lease still runs)
-ENDED     the run has ended
-PAUSED    the run is paused
-ATTEMPT   not the attempt that comes next
-EARLY     its time has not come
-EXISTS    a run of this id has another job or other arguments
-STATE     not possible in this state, or so already
-QUEUE     ``lapse`` without owner: nobody holds it, an arq entry is to be written
-NONE      ``lapse`` without owner: nothing to do
-TOOBIG    `Reply.detail` is larger than Redis shall hold
-BADTYPE   the key `Reply.detail` holds data of another type
-========  =====================================================================================================
-"""
+"""Calls of the store's scripts, built without any I/O: sync and asyncio code share all but the sending."""
 
 from __future__ import annotations
 
@@ -29,70 +7,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import msgspec
-
-from .keys import USERS, Keys, arq_job, arq_queue, wake
+from .answers import ClaimReply, Reply, read_answer
+from .entry import Command, arq_deserialize, arq_serialize, entry_commands
+from .keys import USERS, Keys
 from .scripts import SCRIPTS
 from .settings import NbJobs
 
-Command = tuple[Any, ...]
+__all__ = [
+    "CODE_KEPT",
+    "CODE_LIMIT",
+    "Call",
+    "Calls",
+    "ClaimReply",
+    "Clock",
+    "Command",
+    "Commit",
+    "Reply",
+    "arq_deserialize",
+    "arq_serialize",
+    "entry_commands",
+    "step_fields",
+]
 
 OUTCOMES = ("completed", "failed", "paused", "released", "retrying")
 OPS = ("cancel", "now", "pause", "unpause", "accept", "restart")
 
 CODE_LIMIT = 1024 * 1024
 CODE_KEPT = 30 * 86_400_000  # ms
-
-_DAY = 86_400_000
-_ARQ_KEPT = 10 * 365 * _DAY  # arq must never drop an entry: whether it is still wanted is the run's to say
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A script's answer: its code, and the run as it stands after the call. Times are ms of Redis.
-
-    Attributes:
-        at: when the run may begin, 0 for now.
-        control: what its holder is asked: ``pause``, ``cancel``, ``now`` or nothing.
-        detail: of the codes TOOBIG and BADTYPE.
-    """
-
-    code: str
-    state: str = ""
-    c: int = 0
-    n: int = 0
-    attempt: int = 0
-    at: int = 0
-    control: str = ""
-    fence: int = 0
-    crashes: int = 0
-    now: int = 0
-    detail: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the call is done, now or by an earlier one whose answer was lost."""
-        return self.code in ("OK", "AGAIN")
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimReply(Reply):
-    """The answer of ``claim``: where to go on.
-
-    Attributes:
-        steps: how many steps have ended; their data is in the fields `step_fields`.
-        resumptions: attempts that began with progress, this one included.
-        view_id, last_id: ids in the run's stream, see `nbjobs.stream`.
-    """
-
-    step: str = ""
-    cursor: str = ""
-    done: int | None = None
-    total: int | None = None
-    steps: int = 0
-    resumptions: int = 0
-    view_id: str = "0-0"
-    last_id: str = "0-0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +46,8 @@ class Commit:
         view: the view after this commit, stored only where nobody else has written an event since `n_seen`.
         moved: whether a cursor moved or a step ended.
         ended: steps that have ended: (JSON about it, its value as the codec's text or ``""``).
-        events: (kind, name, JSON): kind ``s`` is a state event, numbered and in the user's stream too; ``p`` progress
-            and ``o`` the body's own are in the run's stream only.
+        events: (kind, name, JSON): kind ``s`` is a state event, numbered and in the user's stream too; ``p``
+            progress and ``o`` the body's own are in the run's stream only.
     """
 
     c: int
@@ -122,11 +63,8 @@ class Commit:
 
     def arguments(self) -> list[str]:
         """Return the checkpoint as the scripts take it."""
-        head = [str(self.c), str(self.n_seen), self.view, "1" if self.moved else "0"]
-        return head + [self.step, self.cursor, _text(self.done), _text(self.total), *self._lists()]
-
-    def _lists(self) -> list[str]:
-        flat = [str(len(self.ended))]
+        flat = [str(self.c), str(self.n_seen), self.view, "1" if self.moved else "0"]
+        flat += [self.step, self.cursor, _text(self.done), _text(self.total), str(len(self.ended))]
         for step in self.ended:
             flat += step
         for event in self.events:
@@ -135,13 +73,19 @@ class Commit:
 
 
 class Call(NamedTuple):
-    """One call of a script, and plain commands that travel with it in one pipeline."""
+    """One call of a script.
+
+    Attributes:
+        before, after: plain commands that travel with it, in one pipeline.
+        queue: where the entry of the run's next attempt goes, if the answer says that it waits for a worker.
+    """
 
     script: str
     keys: Sequence[str]
     args: Sequence[Any]
     before: tuple[Command, ...] = ()
     after: tuple[Command, ...] = ()
+    queue: str = ""
 
     def command(self) -> Command:
         """Return the call as one Redis command."""
@@ -149,34 +93,11 @@ class Call(NamedTuple):
 
     def read(self, answer: Sequence[Any]) -> Reply:
         """Return what the script answered."""
-        parts = [
-            part.decode("utf-8", "surrogateescape") if isinstance(part, bytes) else part for part in answer
-        ]
-        code = parts[0]
-        if code in ("TOOBIG", "BADTYPE"):
-            return (ClaimReply if self.script == "claim" else Reply)(code, detail=parts[1])
-        state, c, n, attempt, at, control, fence, crashes, now = parts[1:10]
-        head = (code, state, *map(_int, (c, n, attempt, at)), control, *map(_int, (fence, crashes, now)))
-        if self.script != "claim":
-            return Reply(*head)
-        if len(parts) == 10:
-            return ClaimReply(*head)
-        step, cursor, done, total, steps, resumptions, view_id, last_id = parts[10:18]
-        return ClaimReply(
-            *head,
-            step=step,
-            cursor=cursor,
-            done=int(done) if done else None,
-            total=int(total) if total else None,
-            steps=_int(steps),
-            resumptions=_int(resumptions),
-            view_id=view_id or "0-0",
-            last_id=last_id or "0-0",
-        )
+        return read_answer(self.script, answer)
 
 
 class Clock:
-    """Redis time as last heard of. Until the first answer this machine's own, which is good enough for hints."""
+    """Redis time as last heard of; before the first answer this machine's, which is good enough for hints."""
 
     def __init__(self) -> None:
         self._ahead = time.time() - time.monotonic()
@@ -223,15 +144,17 @@ class Calls:
         Args:
             fields: of the run's hash: job, args, kind, code, python, queue, adapter, user, tags, origin …
             d: JSON of ``job.enqueued`` or ``job.enqueued_at``.
-            at_ms, delay_ms: when it may begin: Redis time, or from now. Neither: at once.
+            at_ms: when it may begin, Redis time.
+            delay_ms: the same from now on. Neither: at once.
             queue: write the entry of its first attempt into this queue too, where it may begin at once.
+            run: its id.
         """
-        when = f"+{delay_ms}" if delay_ms is not None else "" if at_ms is None else str(at_ms)
+        when = f"+{delay_ms}" if delay_ms else "" if at_ms is None else str(at_ms)
         flat = [text for pair in fields.items() for text in pair]
         before = [self.sign()]
         if fields.get("code"):
             before.append(("PEXPIRE", self.keys.code(fields["code"]), CODE_KEPT))
-        now = delay_ms is None and (at_ms is None or at_ms <= self.clock.now())
+        now = not delay_ms and (at_ms is None or at_ms <= self.clock.now())
         after = entry_commands(self.keys, run, 1, queue, self.clock.now()) if queue and now else []
         return self._call("enqueue", run, [when, d, *flat])._replace(before=tuple(before), after=tuple(after))
 
@@ -248,7 +171,7 @@ class Calls:
         """Prolong the lease."""
         return self._call("renew", run, [owner, self._lease])
 
-    def finish(
+    def finish(  # noqa: PLR0913
         self,
         run: str,
         owner: str,
@@ -262,13 +185,16 @@ class Calls:
         commit: Commit | None = None,
         events: Sequence[tuple[str, str, str]] = (),
     ) -> Call:
-        """End an attempt: the run has ended, or is let go. What was asked meanwhile (cancel, pause) comes first.
+        """End an attempt: the run has ended, or is let go, unless cancel or pause was asked meanwhile.
 
         Args:
-            outcome: ``completed``, ``failed``, ``paused`` (code or data changed), ``released`` or ``retrying``.
+            run: its id.
+            owner: who holds it.
+            outcome: completed, failed, paused (code or data changed), released or retrying.
             wait_ms: of ``retrying``: how long to wait.
             failed: whether the attempt counts as a failure.
-            result, error: the codec's text; JSON of type, message, traceback.
+            result: the codec's text, ``""`` where it is not kept.
+            error: JSON of type, message, traceback.
             d: JSON of the closing event.
             commit: the last checkpoint, with its events. None from a worker that speaks for a child.
             events: of a worker, before the closing one.
@@ -283,29 +209,40 @@ class Calls:
         """Take a run back from an owner that is gone without a word; without owner, look whether that is so.
 
         Args:
+            run: its id.
+            owner: who is gone; from a sweeper ``""``.
             d: JSON of ``job.interrupt``.
         """
         return self._call("lapse", run, [owner, self._max_crashes, self._crash_wait, d])
 
-    def control(self, run: str, op: str, n_seen: int, d: str = "") -> Call:
+    def control(self, run: str, op: str, n_seen: int, d: str = "", *, queue: str = "") -> Call:
         """Ask a run to do something: ``cancel now pause unpause accept restart``.
 
         Args:
-            n_seen: the run's n as the caller knows it; where somebody else has asked since, the answer is AGAIN.
+            run: its id.
+            op: what is asked.
+            n_seen: the run's n as the caller knows it; where somebody has asked since, the answer is AGAIN.
             d: JSON of the event.
+            queue: where its next attempt goes, should it be queued by this.
         """
         if op not in OPS:
             raise ValueError(f"op is {op!r}, expected one of {', '.join(OPS)}")
-        return self._call("control", run, [op, str(n_seen), d])
+        return self._call("control", run, [op, str(n_seen), d])._replace(queue=queue)
 
-    def reopen(self, run: str, n_seen: int, from_step: int | None = None, d: str = "") -> Call:
+    def reopen(
+        self, run: str, n_seen: int, from_step: int | None = None, d: str = "", *, queue: str = ""
+    ) -> Call:
         """Open a run that has ended without completing.
 
         Args:
+            run: its id.
             n_seen: see `control`.
             from_step: ordinal (1 is the first) of the first step to be done again; None keeps all.
+            d: JSON of the event.
+            queue: where its next attempt goes.
         """
-        return self._call("reopen", run, [str(n_seen), "" if from_step is None else str(from_step), d])
+        from_ = "" if from_step is None else str(from_step)
+        return self._call("reopen", run, [str(n_seen), from_, d])._replace(queue=queue)
 
     def sign(self) -> Command:
         """Return the command by which sweepers learn of this user; it goes before what they shall find."""
@@ -313,9 +250,6 @@ class Calls:
 
     def _call(self, script: str, run: str, args: Sequence[str]) -> Call:
         return Call(script, self.keys.script_keys(run), [run, *self._limits, *args])
-
-
-# -- the fields of a run's hash --------------------------------------------------------------------------------------
 
 
 def step_fields(steps: int) -> list[str]:
@@ -327,40 +261,8 @@ def step_fields(steps: int) -> list[str]:
     return [f"{kind}:{k}" for k in range(1, steps + 1) for kind in "sv"]
 
 
-# -- arq's entry -----------------------------------------------------------------------------------------------------
-
-
-def entry_commands(user: str | Keys, run: str, attempt: int, queue: str, now: int) -> list[Command]:
-    """Return the commands that put one attempt into arq's queue and wake a worker.
-
-    The score is Redis time less a day, because arq compares it with the clock of the worker.
-    """
-    keys = user if isinstance(user, Keys) else Keys(user)
-    id = f"{{{keys.u}}}:{run}:{attempt}"
-    job = arq_serialize({"t": None, "f": "attempt", "a": [run], "k": {}, "et": now})
-    return [
-        ("PSETEX", arq_job(id), _ARQ_KEPT, job),
-        ("ZADD", arq_queue(queue), now - _DAY, id),
-        ("PUBLISH", wake(queue), id),
-    ]
-
-
-def arq_serialize(job: Any) -> bytes:
-    """Encode an arq entry as JSON. Pickle, arq's default, would run whatever a writer of Redis likes."""
-    return msgspec.json.encode(job)
-
-
-def arq_deserialize(data: bytes) -> Any:
-    """Decode an arq entry."""
-    return msgspec.json.decode(data)
-
-
 def _ms(seconds: float) -> str:
     return str(round(seconds * 1000))
-
-
-def _int(text: str) -> int:
-    return int(text) if text else 0
 
 
 def _text(number: int | str | None) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures of all tests. A test that asks for `redis_url` gets an empty Redis, which is looked through afterwards."""
+"""Fixtures of all tests. Who asks for `redis_url` gets an empty Redis, checked afterwards."""
 
 from __future__ import annotations
 

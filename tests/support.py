@@ -22,14 +22,16 @@ ENDED = ("completed", "failed", "cancelled", "dead")
 def wait_until(
     predicate: Callable[[], Any], timeout: float = 5.0, description: str = "", *, every: float = 0.005
 ) -> Any:
-    """Return what predicate returns as soon as that is true; fail with the description after timeout seconds."""
+    """Return what predicate returns as soon as that is true; fail after timeout seconds."""
     end = time.monotonic() + timeout
     while True:
         found = predicate()
         if found:
             return found
         if time.monotonic() > end:
-            raise AssertionError(f"not within {timeout:g} s: {description or inspect.getsource(predicate).strip()}")
+            raise AssertionError(
+                f"not within {timeout:g} s: {description or inspect.getsource(predicate).strip()}"
+            )
         time.sleep(every)
 
 
@@ -78,7 +80,7 @@ def redis_program() -> str:
 class RedisServer:
     """A redis-server child on a unix socket in a directory of its own, or on a port of localhost.
 
-    Append-only file with fsync each second, as the embedded Redis has it. What it holds survives `restart` and `kill`.
+    Its append-only file is synced each second, as with the embedded Redis; `restart` and `kill` keep data.
 
     Args:
         program: path of the server; default: the one tests run with.
@@ -168,7 +170,7 @@ class RedisServer:
 
 
 def leaks(client: redis.Redis) -> list[str]:
-    """Return what must not be found after a test: data without an end, streams without a bound, looks for nothing."""
+    """Return what must not be found after a test: data without an end, streams without a bound."""
     found = []
     for key in client.scan_iter("nbjobs:*:run:*", count=1000):
         kind = client.type(key)
