@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from typing_extensions import assert_type
 
 import nbjobs
@@ -28,7 +30,7 @@ async def fetch_last(url: str) -> bytes:
     return url.encode()
 
 
-async def parts():  # type: ignore[no-untyped-def]
+async def parts() -> AsyncIterator[bytes]:
     yield b""
 
 
