@@ -1,5 +1,140 @@
-"""Long work from a Jupyter notebook that survives, with a live progress card."""
+"""Long work from a Jupyter notebook that survives, with a live progress card.
+
+Write a job as a plain function, and say where its steps are::
+
+    from nbjobs import job, notify, step
+
+    @job
+    def import_contacts(path: str):
+        rows = read_rows(path)                            # outside a step: runs on every attempt
+        step("prepare", notify, "import.prepared", total=len(rows))
+        for row in step.each("process_records", rows):    # cursor, count, rate and time left for nothing
+            save(row)
+        step("finalize", notify, "import.finalized")
+
+Put it into the queue; as a cell's last line this shows the live card::
+
+    import_contacts.enqueue("contacts.csv")
+
+Restart the kernel, reload the page, kill the worker: the run goes on from its cursor.
+
+Defining work
+    job         declare a function as a job; a job that is called is the plain function
+    step        split a job into steps: step(name, fn), @step, step.each(name, items), step.current
+
+Following it
+    Run         what ``enqueue`` returns: id, state, wait(), result(), events(), cancel(), card()
+    attach      find a run by its id, from any kernel
+    runs        list my runs
+
+Telling what happens
+    notify      report an event; inside a run it goes into the run's stream, in step with its cursor
+    subscribe   be called with events, by name
+    tagged      put tags on the events inside a with block
+    set_context put something on every event from here on
+
+The command line: ``nbjobs up``, ``down``, ``worker``, ``watch``, ``demo``. Settings: ``help(nbjobs.settings.NbJobs)``.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from . import run as _run
+from .errors import (
+    Interrupt,
+    InvalidStepError,
+    NbjobsError,
+    NotData,
+    RedisUnavailable,
+    ResultNotKept,
+    RunCancelled,
+    RunExists,
+    RunFailed,
+    RunLost,
+    RunNotFound,
+    StepsChanged,
+    TooLarge,
+)
+from .events import (
+    Event,
+    EventReporter,
+    clear_context,
+    get_context,
+    notify,
+    reporter,
+    set_context,
+    subscribe,
+    tagged,
+    unsubscribe,
+)
+from .jobs import Job, job
+from .run import Run, attach, runs
+from .sinks.stream import StreamSink as _StreamSink
+from .stepping import step
+
+if TYPE_CHECKING:
+    from .widgets.card import Card
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Event",
+    "EventReporter",
+    "Interrupt",
+    "InvalidStepError",
+    "Job",
+    "NbjobsError",
+    "NotData",
+    "RedisUnavailable",
+    "ResultNotKept",
+    "Run",
+    "RunCancelled",
+    "RunExists",
+    "RunFailed",
+    "RunLost",
+    "RunNotFound",
+    "StepsChanged",
+    "TooLarge",
+    "attach",
+    "clear_context",
+    "get_context",
+    "job",
+    "notify",
+    "runs",
+    "set_context",
+    "step",
+    "subscribe",
+    "tagged",
+    "unsubscribe",
+]
+
+
+class _Surface:
+    """How a run is shown: loaded when one is."""
+
+    def card(self, run: Run) -> Card:
+        from .widgets.card import card
+
+        return card(run)
+
+    def show(self, run: Run) -> None:
+        from .widgets.display import show
+
+        show(run)
+
+
+_run.surface = _Surface()
+reporter.subscribe(_StreamSink())
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Card":
+        from .widgets.card import Card
+
+        return Card
+    raise AttributeError(f"module 'nbjobs' has no attribute {name!r}")

@@ -1,0 +1,37 @@
+"""Which attempt's body this is, for what is called from inside it."""
+
+from __future__ import annotations
+
+import contextlib
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .events import Event
+
+
+class Carrier(Protocol):
+    """What carries an attempt: it takes the body's own events along with the next commit."""
+
+    def note(self, event: Event) -> None:
+        """Take an event of the body along."""
+
+
+_carrier: ContextVar[Carrier | None] = ContextVar("nbjobs_carrier", default=None)
+
+
+def carrier() -> Carrier | None:
+    """Return what carries the attempt whose body this is, or None outside a run."""
+    return _carrier.get()
+
+
+@contextlib.contextmanager
+def carried_by(it: Carrier) -> Iterator[None]:
+    """Make ``it`` the carrier inside the ``with`` block."""
+    token = _carrier.set(it)
+    try:
+        yield
+    finally:
+        _carrier.reset(token)

@@ -1,0 +1,181 @@
+"""Into the queue: a job's call becomes a run.
+
+The run is written by one script, together with its first event; the entry in arq's queue and the wake-up go along in
+the same round trip. On the ``inline`` adapter, which is for tests, the enqueuing process then runs the attempts itself:
+the same scripts on a real Redis, no worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import code, codec, connection, events
+from .errors import JobNotFound, RunExists, TooLarge
+from .events import Event
+from .keys import check_run_id, new_run_id
+from .run import Run
+from .runner import Attempt, Claim, Outcome
+from .settings import current
+from .store import Reply, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from .settings import NbJobs
+
+
+class Options(NamedTuple):
+    """How one call is enqueued; see ``Job.options``."""
+
+    delay: float | None = None
+    at: datetime | None = None
+    queue: str | None = None
+    id: str | None = None
+    user: str | None = None
+    tags: Mapping[str, Any] | None = None
+
+
+def enqueue(job: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run:
+    """Write the run of a job's call and put it into the queue.
+
+    Raises:
+        NotData: an argument is no data; its path is in the message.
+        TooLarge: the arguments have more than 64 KiB, or the code more than 1 MiB.
+        RunExists: ``options.id`` is taken by another job or other arguments.
+        RedisUnavailable: Redis does not answer. Nothing was enqueued.
+    """
+    settings = current()
+    inspect.signature(job.fn).bind(*args, **kwargs)  # a wrong call is told here, not by a failed run
+    user = options.user or settings.user
+    run = Run(options.id or new_run_id(), user=user)
+    check_run_id(run.id)
+    fields = _fields(job, args, kwargs, options, settings)
+    store = Store(connection.client(), user, settings)
+    if job.by_value and settings.adapter == "arq":
+        packed = code.pack(job)
+        fields["code"] = packed.sha
+        store.put_code(packed.sha, packed.data)
+    event = _event(run, fields, options)
+    at_ms = round(options.at.timestamp() * 1000) if options.at is not None else None
+    reply = store.enqueue(
+        run.id,
+        fields,
+        d=events.encode(event),
+        at_ms=at_ms,
+        delay_ms=round(options.delay * 1000) if options.delay is not None else None,
+        queue=fields["queue"] if settings.adapter == "arq" else None,
+    )
+    _check(reply, run, fields)
+    if reply.code == "OK":
+        name = "job.enqueued_at" if reply.state == "scheduled" else "job.enqueued"
+        events.reporter.emit(replace(event, name=name, n=1))
+    if settings.adapter == "inline":
+        perform_inline(job, run, store, settings)
+    return run
+
+
+def _fields(
+    job: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, settings: NbJobs
+) -> dict[str, str]:
+    return {
+        "job": job.name,
+        "args": codec.encode([list(args), kwargs], what="args", limit=codec.ARGS_LIMIT),
+        "kind": "async" if inspect.iscoroutinefunction(job.fn) else "sync",
+        "code": "",
+        "python": code.PYTHON,
+        "queue": options.queue or job.policy.queue or settings.queue_name,
+        "adapter": settings.adapter,
+        "user": options.user or settings.user,
+        "tags": json.dumps(codec.json_safe(dict(options.tags or {}))),
+    }
+
+
+def _event(run: Run, fields: Mapping[str, str], options: Options) -> Event:
+    payload = {
+        "job": fields["job"],
+        "job_id": run.id,
+        "attempt": 0,
+        "queue": fields["queue"],
+        "adapter": fields["adapter"],
+    }
+    if options.at is not None or options.delay:
+        moment = options.at.timestamp() if options.at is not None else time.time() + (options.delay or 0)
+        payload["scheduled_at"] = round(moment * 1000)
+    return Event(
+        name="",
+        payload=payload,
+        tags=dict(options.tags or {}),
+        context={**events.get_context(), "user_id": run.user, "job_id": run.id},
+        timestamp=time.time_ns(),
+        source_location=None,
+    )
+
+
+def _check(reply: Reply, run: Run, fields: Mapping[str, str]) -> None:
+    if reply.code in ("OK", "AGAIN"):
+        return
+    if reply.code == "EXISTS":
+        raise RunExists(
+            f"The id {run.id!r} is taken by a run of another job or other arguments; {fields['job']} was to be "
+            "enqueued under it. Choose another id, or attach to that run.",
+            run=run.id,
+        )
+    if reply.code == "TOOBIG":
+        raise TooLarge(f"The run is too large for Redis: {reply.detail}. Pass data as a file's name.", what="run")
+    raise RuntimeError(f"Redis answered {reply.code} {reply.detail} to the enqueue of run {run.id}.")
+
+
+# -- the inline adapter ----------------------------------------------------------------------------------------------
+
+
+def perform_inline(job: Any, run: Run, store: Store, settings: NbJobs) -> None:
+    """Run attempts here, one after the other, until the run has ended, is paused, or has to wait."""
+    while True:
+        before, state, kind = store.read(run.id, "attempt", "state", "kind")
+        if state not in ("queued", "retrying"):
+            return
+        owner, attempt = f"inline:{new_run_id()}", int(before or 0) + 1
+        started = _started(run, job, attempt)
+        reply = store.claim(run.id, owner, attempt, d=events.encode(started))
+        if reply.code != "OK":
+            return
+        events.reporter.emit(replace(started, n=reply.n))
+        claim = Claim(
+            user=run.user,
+            run=run.id,
+            owner=owner,
+            attempt=reply.attempt,
+            fence=reply.fence,
+            c=reply.c,
+            n=reply.n,
+            now=reply.now,
+            crashes=reply.crashes,
+            resumptions=reply.resumptions,
+            kind=kind or "sync",
+        )
+        outcome = _perform(Attempt(claim, connection.client(), settings, job=job))
+        if outcome.code == "not_found":
+            raise JobNotFound(outcome.description)
+
+
+def _perform(attempt: Attempt) -> Outcome:
+    if attempt.claim.kind == "sync":
+        return attempt.perform()
+    return asyncio.run(attempt.aperform())
+
+
+def _started(run: Run, job: Any, attempt: int) -> Event:
+    return Event(
+        name="job.started",
+        payload={"job": job.name, "job_id": run.id, "attempt": attempt, "queue": "", "worker": "inline"},
+        tags={},
+        context={"user_id": run.user, "job_id": run.id},
+        timestamp=time.time_ns(),
+        source_location=None,
+    )

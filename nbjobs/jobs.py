@@ -1,0 +1,158 @@
+"""``@job``: a function that can be enqueued.
+
+Decorating declares, calling runs: a job that is called is the plain function, here and now, without Redis. So a job
+is tested as a function. ``enqueue`` makes a run of it::
+
+    @job
+    def import_contacts(path: str):
+        for row in step.each("process_records", read_rows(path)):
+            save(row)
+
+    import_contacts("contacts.csv")              # runs here
+    import_contacts.enqueue("contacts.csv")      # runs in a worker; as a cell's last line, the live card
+
+Arguments are data (see :mod:`nbjobs.codec`), 64 KiB at most: pass a file's name, not its rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Generic, NamedTuple, TypeVar, overload
+
+from typing_extensions import ParamSpec
+
+from . import code
+from .enqueue import Options, enqueue
+from .run import Run
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Policy(NamedTuple):
+    """What a job declares about its runs.
+
+    Attributes:
+        queue: the queue of its runs; None is the setting's.
+        max_resumptions: how often a run may go on from its progress; None is without limit.
+        resume_wait: seconds before it goes on after an error. After a stop it goes on at once.
+        resume_errors_after_advancing: whether an error after progress is resumed instead of failing the run.
+    """
+
+    queue: str | None = None
+    max_resumptions: int | None = None
+    resume_wait: float = 5.0
+    resume_errors_after_advancing: bool = True
+
+
+class Job(Generic[P, R]):
+    """A function that can be enqueued; what ``@job`` makes.
+
+    Attributes:
+        fn: the function.
+        policy: what was declared with it.
+    """
+
+    def __init__(self, fn: Callable[P, R], policy: Policy | None = None, options: Options | None = None) -> None:
+        if not callable(fn):
+            raise TypeError(f"@job was put on a {type(fn).__name__}, expected a function.")
+        self.fn = fn
+        self.policy = policy or Policy()
+        self._options = options or Options()
+        functools.update_wrapper(self, fn)
+
+    @property
+    def name(self) -> str:
+        """The job's full name, ``module.qualname``."""
+        return code.name_of(self.fn)
+
+    @property
+    def by_value(self) -> bool:
+        """Whether its code travels with the run: it was defined in a notebook or inside a function."""
+        return code.by_value(self.fn)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it here and now, as the plain function."""
+        return self.fn(*args, **kwargs)
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Run:
+        """Make a run of the call and put it into the queue. As a cell's last line, it shows the live card.
+
+        Raises:
+            NotData: an argument is no data; the message has its path.
+            TooLarge: the arguments have more than 64 KiB, or the code that travels more than 1 MiB.
+            RunExists: the id of ``options(id=...)`` is taken by another job or other arguments.
+            RedisUnavailable: Redis does not answer; nothing was enqueued.
+        """
+        return enqueue(self, args, kwargs, self._options)
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Run:
+        """As ``enqueue``, without blocking the event loop."""
+        return await asyncio.to_thread(enqueue, self, args, kwargs, self._options)
+
+    def options(
+        self,
+        *,
+        delay: float | None = None,
+        at: datetime | None = None,
+        queue: str | None = None,
+        id: str | None = None,
+        user: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> Job[P, R]:
+        """Return the job with options for ``enqueue``.
+
+        Args:
+            delay: seconds before it may start.
+            at: when it may start.
+            queue: which queue's workers take it.
+            id: the run's id. Enqueued again with the same job and arguments it is the run that exists.
+            user: whose run it is.
+            tags: shown with the run, and on each of its events.
+
+        >>> from nbjobs import job
+        >>> @job
+        ... def report(day: str) -> None: ...
+        >>> nightly = report.options(id="report-2026-11-24", queue="nightly")
+        """
+        if delay is not None and at is not None:
+            raise ValueError(f"options(delay={delay!r}, at={at!r}): expected one of the two.")
+        given = Options(delay=delay, at=at, queue=queue, id=id, user=user, tags=tags)
+        both = (new if new is not None else old for new, old in zip(given, self._options, strict=True))
+        return Job(self.fn, self.policy, Options._make(both))
+
+    def __repr__(self) -> str:
+        return f"<job {self.name}>"
+
+
+@overload
+def job(fn: Callable[P, R], /) -> Job[P, R]: ...
+@overload
+def job(
+    *,
+    queue: str | None = None,
+    max_resumptions: int | None = None,
+    resume_wait: float = 5.0,
+    resume_errors_after_advancing: bool = True,
+) -> Callable[[Callable[P, R]], Job[P, R]]: ...
+def job(fn: Any = None, /, **declared: Any) -> Any:
+    """Declare a function as a job: ``@job`` or ``@job(queue="gpu")``.
+
+    Args:
+        fn: the function, plain or ``async``.
+        declared: what :class:`Policy` holds: ``queue``, ``max_resumptions``, ``resume_wait`` (seconds),
+            ``resume_errors_after_advancing``.
+
+    >>> from nbjobs import job
+    >>> @job
+    ... def double(x: int) -> int:
+    ...     return 2 * x
+    >>> double(21)
+    42
+    """
+    if fn is not None:
+        return Job(fn)
+    return functools.partial(Job, policy=Policy(**declared))

@@ -1,0 +1,362 @@
+"""What one attempt writes into Redis: its checkpoints, with their events.
+
+A journal carries a :class:`~nbjobs.continuation.Continuation`. It gathers what happens, and writes it in *commits*:
+cursor, ended steps, events and view of a commit are stored together or not at all, once, in order, and only while the
+attempt holds the run. A commit whose reply was lost is sent again byte for byte; the store knows it by its number.
+
+Who commits when: a step's beginning and end at once. Between them, where items are slow, the loop itself before its
+next item; where they are fast, the ticker's thread, some 25 times a second. The interval grows with the time that a
+commit takes, so a loaded Redis is asked less often.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from dataclasses import replace
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import msgspec
+
+from . import events, view
+from .connection import RETRYABLE
+from .steps import pack_cursor
+from .store import Commit, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .continuation import Continuation, Ended
+    from .events import Event
+    from .store import Store
+    from .view import RunView
+
+T = TypeVar("T")
+
+_PROGRESS_EVERY = 0.1  # seconds: ten progress events a second
+_OWN_EVENTS = 50  # a second of the body's own events; beyond that only the latest of each name
+_HOLD = 1.0  # seconds after which an unanswered commit holds the loop
+_log = logging.getLogger("nbjobs.journal")
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A run that is held: what ``claim`` answered, and who holds it.
+
+    Attributes:
+        now: Redis time of the claim, in ms.
+        kind: ``sync`` or ``async``.
+    """
+
+    user: str
+    run: str
+    owner: str
+    attempt: int
+    fence: int
+    c: int
+    n: int
+    now: int
+    crashes: int = 0
+    failures: int = 0
+    resumptions: int = 0
+    kind: str = "sync"
+    queue: str = ""
+
+
+class Ending(NamedTuple):
+    """How an attempt ends, for ``finish``."""
+
+    outcome: str  # completed failed paused released retrying
+    payload: dict[str, Any]
+    wait: float = 0.0  # seconds
+    failed: bool = False
+    result: str = ""
+    error: str = ""
+
+
+class Journal:
+    """The pen of one attempt.
+
+    Args:
+        claim: the run and who holds it.
+        job: the job's full name, for the payload of its events.
+        tags: the run's tags.
+        store: where it writes.
+        load: reads the run's view as it stands.
+        interval: seconds between two commits of fast items.
+    """
+
+    continuation: Continuation
+
+    def __init__(
+        self,
+        claim: Claim,
+        store: Store,
+        load: Callable[[], RunView],
+        *,
+        job: str = "",
+        tags: Mapping[str, Any] | None = None,
+        interval: float = 0.03,
+    ) -> None:
+        self._claim = claim
+        self._job = job
+        self._tags = dict(tags or {})
+        self._context = {"user_id": claim.user, "job_id": claim.run}
+        self._store = store
+        self._load = load
+        self.view = load()
+        self._shortest = interval
+        self._interval = interval
+        self._ahead_ns = claim.now * 1_000_000 - time.time_ns()
+        self._c = claim.c
+        self._n = claim.n
+        self._state = "running"
+        self._crashes = claim.crashes
+        self._pending: list[tuple[str, str, str]] = []
+        self._late: dict[str, Event] = {}
+        self._allowance = float(_OWN_EVENTS)
+        self._refilled = time.monotonic()
+        self._dropped = 0
+        self._written: tuple[str, Any, int] = ("", None, 0)  # step, value, done of the last commit
+        self._at = 0.0  # monotonic time of the last commit
+        self._progress_at = 0.0
+        self._sent_at: float | None = None
+        self._trips: deque[float] = deque([0.0], maxlen=9)
+        self._writing = threading.RLock()
+        self._error: BaseException | None = None
+        self.reason: str | None = None
+
+    # -- what the continuation asks ------------------------------------------------------------------------------
+
+    def checkpoint(self) -> str | None:
+        """Commit what has happened; answer why the attempt is to stop, or None."""
+        began = time.monotonic()
+        if self.commit():
+            self._trips.append(time.monotonic() - began)
+            self._interval = max(self._shortest, 20 * median(self._trips))
+        if self._error is not None:
+            raise self._error
+        return self.reason
+
+    def happened(self, name: str, payload: dict[str, Any]) -> None:
+        """Take note of an event of the framework."""
+        if self._dropped:
+            payload = {**payload, "dropped": self._dropped}
+        event = self._event(name, payload)
+        with self.continuation.lock:
+            self._pending.append(("s", name, events.encode(event)))
+        events.reporter.emit(event)
+
+    # -- what others tell it -------------------------------------------------------------------------------------
+
+    def note(self, event: Event) -> None:
+        """Take an event of the body along; beyond 50 a second only the latest of each name."""
+        with self.continuation.lock:
+            if self._is_allowed():
+                self._pending.append(("o", event.name, events.encode(event)))
+                return
+            self._dropped += event.name in self._late
+            self._late[event.name] = event
+
+    def stop(self, reason: str) -> None:
+        """End the attempt at its next checkpoint. May be called from any thread."""
+        self.reason = reason
+        running = self.continuation.running
+        if running is not None:
+            running.flag = True
+
+    def tick(self, now: float) -> None:
+        """Look whether to commit, or to ask the loop to. Called by the ticker's thread."""
+        step = self.continuation.running
+        sent = self._sent_at
+        if sent is not None:
+            if now - sent > _HOLD and step is not None:
+                step.flag = True
+            return
+        moved = step is not None and (step.name, step.value, step.done) != self._written
+        if moved or self._pending or self._late:
+            if now - self._at >= self._interval:
+                try:
+                    self.commit()
+                except Exception as error:  # raised in the body instead, at its next checkpoint
+                    self._error = error
+                    self.stop("error")
+        elif step is not None:
+            step.flag = True
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def commit(self) -> bool:
+        """Write what has happened since the last commit; False where nothing has.
+
+        Returns when Redis has answered, however long that takes: an unreachable Redis costs time, never repeats.
+        """
+        with self._writing:
+            commit = self._gather()
+            if commit is None:
+                return False
+            reply = self._send(lambda: self._store.commit(self._claim.run, self._claim.owner, commit))
+            self._heed(reply)
+            return True
+
+    def close(self, ending: Ending) -> Reply:
+        """Write the attempt's end with the last commit, and answer the run as it stands then."""
+        with self._writing:
+            commit = self._gather(final=True)
+            event = self._event("", ending.payload)
+            reply = self._send(
+                lambda: self._store.finish(
+                    self._claim.run,
+                    self._claim.owner,
+                    ending.outcome,
+                    wait_ms=round(ending.wait * 1000),
+                    failed=ending.failed,
+                    result=ending.result,
+                    error=ending.error,
+                    d=events.encode(event),
+                    commit=commit,
+                )
+            )
+        if reply.code == "OK":
+            events.reporter.emit(replace(event, name=closing_name(ending.outcome, reply.state)))
+        return reply
+
+    def _gather(self, *, final: bool = False) -> Commit | None:
+        """Build the next commit, or None where there is nothing to write and it is not the last one."""
+        run = self.continuation
+        with run.lock:
+            step = run.current
+            cursor, done = step.standing() if step is not None else (None, None)
+            # Read before the events: what an item notified is never behind the count that includes it.
+            written = (step.name, step.value, step.done) if step is not None else ("", None, 0)
+            moved = bool(run.ended) or (step is not None and written != self._written and step.advanced)
+            pending, ended = self._take_events(final), run.ended
+            run.ended = []
+            if not (pending or ended or final or written != self._written):
+                return None
+            self._written = written
+        now = self._at = time.monotonic()
+        if moved and step is not None and (final or now - self._progress_at >= _PROGRESS_EVERY):
+            self._progress_at = now
+            pending.append(self._progress(step.name, cursor.value if cursor else None, done, step.total))
+        if moved:
+            self._crashes = 0
+        self._c += 1
+        seen, text = self._n, self._fold(pending)
+        return Commit(
+            c=self._c,
+            n_seen=seen,
+            view=text,
+            moved=moved,
+            step=step.name if step is not None else "",
+            cursor=pack_cursor(cursor) if cursor is not None else "",
+            done=_text(done),
+            total=_text(step.total if step is not None else None),
+            ended=[(self._meta(one), one.value or "") for one in ended],
+            events=pending,
+        )
+
+    def _take_events(self, final: bool) -> list[tuple[str, str, str]]:
+        late = list(self._late.values())
+        self._late = {}
+        if not final and len(self._pending) > 200:  # the store takes 256 in a commit
+            taken, self._pending = self._pending[:200], self._pending[200:]
+        else:
+            taken, self._pending = self._pending[-200:] if final else self._pending, []
+        return [*taken, *(("o", event.name, events.encode(event)) for event in late[:50])]
+
+    def _fold(self, pending: list[tuple[str, str, str]]) -> str:
+        """Fold the commit's own events as every reader will, and return the view's text."""
+        for kind, name, d in pending:
+            entry = {"e": name, "id": self._claim.run, "a": str(self._claim.attempt), "d": d}
+            if kind == "s":
+                self._n += 1
+                entry |= {"n": str(self._n), "s": self._state, "at": "0", "k": str(self._crashes)}
+            self.view = view.fold(self.view, entry)
+        return view.dump(self.view)
+
+    def _heed(self, reply: Reply) -> None:
+        """Act on what Redis answered."""
+        if reply.code not in ("OK", "AGAIN"):
+            if reply.code not in ("FENCED", "GONE", "ORDER"):
+                raise RuntimeError(f"Redis refused a commit of run {self._claim.run}: {reply.code} {reply.state}")
+            _log.warning("The commit of run %s was refused (%s): another holds it.", self._claim.run, reply.code)
+            self.stop("fenced")
+            return
+        if reply.n != self._n:  # a control came between: its event is not in the view yet
+            self._n, self._state, self.view = reply.n, reply.state, self._load()
+        if reply.control:
+            self.stop("pause" if reply.control == "pause" else "cancel")
+        elif self.reason == "pause":
+            self.reason = None
+
+    def _send(self, call: Callable[[], T]) -> T:
+        """Call until Redis answers."""
+        delay = 0.02
+        self._sent_at = time.monotonic()
+        try:
+            while True:
+                try:
+                    return call()
+                except RETRYABLE as error:
+                    _log.info("Redis does not answer (%s), trying again.", type(error).__name__)
+                    time.sleep(delay * (0.5 + random.random()))
+                    delay = min(delay * 2, 2.0)
+        finally:
+            self._sent_at = None
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    def _event(self, name: str, payload: dict[str, Any]) -> Event:
+        head = {"job": self._job, "job_id": self._claim.run, "attempt": self._claim.attempt}
+        return events.Event(
+            name=name,
+            payload={**head, **payload},
+            tags=self._tags,
+            context=events.get_context() or self._context,
+            timestamp=time.time_ns() + self._ahead_ns,
+            source_location=None,
+        )
+
+    def _progress(self, step: str, cursor: Any, done: int | None, total: int | None) -> tuple[str, str, str]:
+        payload = {"step": step, "cursor": cursor, "done": done, "total": total}
+        if self._dropped:
+            payload["dropped"] = self._dropped
+        event = self._event("job.progress", payload)
+        events.reporter.emit(event)
+        return ("p", "job.progress", events.encode(event))
+
+    def _meta(self, ended: Ended) -> str:
+        now = (time.time_ns() + self._ahead_ns) // 1_000_000
+        meta = {
+            "name": ended.name,
+            "started": now - round(ended.duration),
+            "ended": now,
+            "done": ended.done,
+            "total": ended.total,
+            "kept": ended.value is not None,
+        }
+        return msgspec.json.encode(meta).decode()
+
+    def _is_allowed(self) -> bool:
+        now = time.monotonic()
+        self._allowance = min(_OWN_EVENTS, self._allowance + (now - self._refilled) * _OWN_EVENTS)
+        self._refilled = now
+        if self._allowance < 1:
+            return False
+        self._allowance -= 1
+        return True
+
+
+def closing_name(outcome: str, state: str) -> str:
+    """Return the name of the event that ``finish`` writes for this outcome and the state that came of it."""
+    if state in ("completed", "failed", "cancelled"):
+        return f"job.{state}"
+    return "job.retry_scheduled" if outcome == "retrying" and state != "paused" else "job.interrupt"
+
+
+def _text(number: int | None) -> str:
+    return "" if number is None else str(number)

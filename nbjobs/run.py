@@ -1,0 +1,247 @@
+"""``Run``: one job that was enqueued, as its owner holds it.
+
+A run lives in Redis, not in this object: any kernel finds it again by its id with :func:`attach`, and a deleted
+variable, a restarted kernel or a closed laptop change nothing for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, Protocol, cast
+
+from . import codec, connection, events, stream
+from .errors import ResultNotKept, RunCancelled, RunFailed, RunLost, RunNotFound
+from .events import Event
+from .keys import Keys, check_run_id
+from .settings import current
+from .store import Reply, Store
+from .view import RunView
+
+ENDED = frozenset({"completed", "failed", "cancelled", "dead", "lost"})
+
+
+class Surface(Protocol):
+    """How a run is shown; the package puts it in place."""
+
+    def card(self, run: Run) -> Any:
+        """Return a live card."""
+
+    def show(self, run: Run) -> None:
+        """Display the run as a cell's output."""
+
+
+surface: Surface | None = None
+
+
+class Run:
+    """A job that was enqueued.
+
+    As the last line of a cell it is shown as a live card. ``await run`` is its result.
+
+    Attributes:
+        id: the run's id; :func:`nbjobs.attach` takes it in any process.
+        user: whose run it is.
+    """
+
+    def __init__(self, id: str, *, user: str | None = None) -> None:
+        self.id = check_run_id(id)
+        self.user = user or current().user
+        self._keys = Keys(self.user)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """The state now, asked from Redis.
+
+        One of ``scheduled queued running retrying pausing paused cancelling`` and the ends ``completed failed
+        cancelled dead``; ``lost`` where Redis no longer has the run.
+        """
+        state, at = self._read("state", "at")
+        if state in ("scheduled", "retrying") and int(at or 0) <= time.time() * 1000:
+            return "queued"
+        return state or "lost"
+
+    async def astate(self) -> str:
+        """As ``state``, without blocking the event loop."""
+        return await asyncio.to_thread(lambda: self.state)
+
+    @property
+    def view(self) -> RunView:
+        """Everything that a card shows, as it stands now.
+
+        Raises:
+            RunLost: Redis no longer has the run.
+        """
+        loaded = stream.load(connection.client(), self._keys, self.id)
+        if loaded is None:
+            raise self._lost()
+        return loaded.view
+
+    def events(self) -> Iterator[Event]:
+        """Return the run's events that are kept, oldest first."""
+        return stream.events(connection.client(), self._keys, self.id)
+
+    def wait(self, timeout: float | None = None) -> Run:
+        """Wait for the run's end, in any way; return the run.
+
+        Args:
+            timeout: seconds to wait at most; None waits as long as it takes.
+
+        Raises:
+            TimeoutError: it has not ended by then. It goes on.
+        """
+        with stream.follower(self.user).watch(self.id) as watch:
+            if not watch.wait_for(_has_ended, timeout):
+                raise TimeoutError(f"Run {self.id} has not ended within {timeout} s; it is {self.state} and goes on.")
+        return self
+
+    async def await_end(self, timeout: float | None = None) -> Run:
+        """As ``wait``, without blocking the event loop."""
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+
+        def see(view: RunView) -> None:
+            if _has_ended(view):
+                loop.call_soon_threadsafe(ended.set)
+
+        with stream.follower(self.user).watch(self.id, see):
+            await asyncio.wait_for(ended.wait(), timeout)
+        return self
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return what the job returned.
+
+        Raises:
+            RunFailed: it failed or is dead; the error's type, message and traceback are its attributes.
+            RunCancelled: it was cancelled.
+            ResultNotKept: it completed, and what it returned is no data or has more than 1 MiB.
+            RunLost: Redis no longer has the run.
+            TimeoutError: it has not ended within ``timeout`` seconds.
+        """
+        self.wait(timeout)
+        return self._outcome()
+
+    async def aresult(self, timeout: float | None = None) -> Any:
+        """As ``result``, without blocking the event loop."""
+        await self.await_end(timeout)
+        return await asyncio.to_thread(self._outcome)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.aresult().__await__()
+
+    # -- control -------------------------------------------------------------------------------------------------
+
+    def cancel(self, *, now: bool = False) -> str:
+        """End the run; its progress is kept. Return the state that comes of it.
+
+        A running body stops at its next checkpoint; one that does not within the grace (25 s) is ended with its
+        process. A run that has ended already stays as it is.
+
+        Args:
+            now: end the process at once.
+        """
+        return self._control("now" if now else "cancel")
+
+    async def acancel(self, *, now: bool = False) -> str:
+        """As ``cancel``, without blocking the event loop."""
+        return await asyncio.to_thread(lambda: self.cancel(now=now))
+
+    def _control(self, op: str) -> str:
+        store = Store(connection.client(), self.user, current())
+        while True:
+            (seen,) = store.read(self.id, "n")
+            if seen is None:
+                raise self._lost()
+            reply: Reply = store.control(self.id, op, int(seen), d=self._control_event(op))
+            if reply.code != "AGAIN":
+                return reply.state
+
+    def _control_event(self, op: str) -> str:
+        payload = {"job_id": self.id, "by": self.user, "op": op}
+        context = {"user_id": self.user, "job_id": self.id}
+        return events.encode(
+            Event(name="", payload=payload, tags={}, context=context, timestamp=time.time_ns(), source_location=None)
+        )
+
+    # -- showing -------------------------------------------------------------------------------------------------
+
+    def card(self) -> Any:
+        """Return the run's live card, a widget."""
+        if surface is None:
+            raise RuntimeError("The card is put in place by the package: import nbjobs, not nbjobs.run alone.")
+        return surface.card(self)
+
+    def _ipython_display_(self) -> None:
+        if surface is not None:
+            surface.show(self)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id}>"
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _read(self, *names: str) -> Sequence[str | None]:
+        return Store(connection.client(), self.user, current()).read(self.id, *names)
+
+    def _outcome(self) -> Any:
+        state, result, error = self._read("state", "result", "error")
+        told = json.loads(error) if error else {}
+        if state == "completed":
+            if result:
+                return codec.decode(result)
+            why = told.get("not_kept", "it was not stored")
+            raise ResultNotKept(f"Run {self.id} completed, but its result was not kept: {why}", run=self.id, reason=why)
+        if state in ("failed", "dead"):
+            kind, message = told.get("type", ""), told.get("message", "")
+            said = f"{kind}: {message}" if kind else "its process died again and again, without progress"
+            raise RunFailed(
+                f"Run {self.id} is {state}. {said}",
+                run=self.id,
+                type=kind,
+                error=message,
+                traceback=told.get("traceback", ""),
+            )
+        if state == "cancelled":
+            raise RunCancelled(f"Run {self.id} was cancelled.", run=self.id)
+        raise self._lost()
+
+    def _lost(self) -> RunLost:
+        days = current().keep / 86_400
+        return RunLost(
+            f"Redis has no run {self.id} of {self.user}: it ended more than {days:g} days ago, or Redis lost it.",
+            run=self.id,
+        )
+
+
+def attach(id: str, *, user: str | None = None) -> Run:
+    """Return the run of this id, from any kernel or process.
+
+    Raises:
+        RunNotFound: this user has no such run.
+    """
+    run = Run(id, user=user)
+    if run._read("state")[0] is None:
+        raise RunNotFound(
+            f"{run.user} has no run {id!r}. nbjobs.runs() lists those that are kept; another user's need user=.", run=id
+        )
+    return run
+
+
+def runs(*, user: str | None = None, limit: int = 100) -> list[Run]:
+    """Return the runs that are kept, the one that changed last first.
+
+    Args:
+        user: whose; by default yours.
+        limit: how many at most.
+    """
+    owner = user or current().user
+    ids = cast("list[str]", connection.client().zrevrange(Keys(owner).runs, 0, limit - 1))
+    return [Run(id, user=owner) for id in ids]
+
+
+def _has_ended(view: RunView) -> bool:
+    return view.state in ENDED

@@ -1,0 +1,68 @@
+"""One thread a process that looks at all attempts 50 times a second.
+
+A loop reads no clock. This thread does it for all of them: it commits what has moved, or raises the flag that makes
+a loop commit its next finished item itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TICK = 0.02  # seconds
+
+
+class Ticked(Protocol):
+    """What wants to be looked at."""
+
+    def tick(self, now: float) -> None:
+        """Look, at the monotonic time ``now``. Never raises."""
+
+
+class Ticker:
+    """The thread, which lives while there is something to look at."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._ticked: list[Ticked] = []
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def ticking(self, ticked: Ticked) -> Iterator[None]:
+        """Look at ``ticked`` while the ``with`` block runs."""
+        with self._lock:
+            self._ticked = [*self._ticked, ticked]
+            self._wake.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="nbjobs-ticker", daemon=True)
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._ticked = [other for other in self._ticked if other is not ticked]
+
+    def _run(self) -> None:
+        while True:
+            if not self._ticked:
+                self._wake.clear()
+                if not self._ticked:  # looked at again: somebody may have come before the clear
+                    self._wake.wait()
+            now = time.monotonic()
+            for ticked in self._ticked:
+                ticked.tick(now)
+            time.sleep(max(0.0, TICK - (time.monotonic() - now)))
+
+
+ticker = Ticker()
+os.register_at_fork(after_in_child=ticker._reset) if hasattr(os, "register_at_fork") else None

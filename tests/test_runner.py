@@ -1,0 +1,323 @@
+"""One attempt after the other, on a real Redis, in this process: the decision table and what it writes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from nbjobs import connection, events
+from nbjobs.continuation import current
+from nbjobs.errors import InvalidStepError, ResultNotKept, RunFailed
+from nbjobs.events import Event, notify
+from nbjobs.jobs import job
+from nbjobs.keys import Keys
+from nbjobs.run import Run
+from nbjobs.settings import NbJobs, configure
+from nbjobs.stepping import step
+
+from .support import wait_until
+
+done: list[object] = []
+
+
+@pytest.fixture(autouse=True)
+def inline(nbjobs_settings: NbJobs) -> Iterator[NbJobs]:
+    """Attempts run in this process, one after the other."""
+    done.clear()
+    yield configure(adapter="inline")
+
+
+def names(run: Run) -> list[str]:
+    return [event.name for event in run.events() if event.name != "job.progress"]
+
+
+def told(run: Run, name: str) -> Event:
+    return next(event for event in run.events() if event.name == name)
+
+
+@job
+def plain(x: int) -> int:
+    return 2 * x
+
+
+@job
+def in_steps(rows: list[int]) -> str:
+    step("prepare", done.append, "prepared")
+    for row in step.each("process", rows):
+        done.append(row)
+    return step("finalize", "{}!".format, "done")
+
+
+@job
+def stops_once(rows: list[int]) -> None:
+    step("prepare", done.append, "prepared")
+    for row in step.each("process", rows):
+        done.append(row)
+        run = current()
+        if row == 3 and run is not None and not step.current.resumed:
+            run._world.stop("stopping")  # type: ignore[attr-defined]
+
+
+@job
+def fails_once_after_progress() -> None:
+    for row in step.each("process", [1, 2, 3]):
+        done.append(row)
+        if row == 2 and done.count(2) == 1:
+            raise OSError("the line went dead")
+
+
+@job
+def fails_at_once(key: str) -> None:
+    {}[key]
+
+
+@job
+def repeats_a_step() -> None:
+    step("a", list)
+    step("a", list)
+
+
+@job
+def returns_no_data() -> object:
+    return threading.Lock()
+
+
+@job
+async def asynchronous(rows: list[int]) -> int:
+    async def total() -> int:
+        return sum(rows)
+
+    for row in step.each("process", rows):
+        done.append(row)
+    return await step("total", total)
+
+
+@job
+def tells(rows: list[int]) -> None:
+    with events.tagged(source="crm"):
+        notify("import.prepared", total=len(rows))
+    for row in step.each("process", rows):
+        notify("import.row", row=row)
+
+
+def test_a_job_that_returns_is_completed_with_its_value() -> None:
+    """The value is the result, and the events tell it once."""
+    run = plain.enqueue(21)
+    assert run.state == "completed"
+    assert run.result() == 42
+    assert names(run) == ["job.enqueued", "job.started", "job.completed"]
+
+
+def test_steps_run_in_order_and_their_events_tell_it() -> None:
+    """Each step has a beginning and an end, with its cursor and duration."""
+    run = in_steps.enqueue([1, 2, 3])
+    assert run.result() == "done!"
+    assert done == ["prepared", 1, 2, 3]
+    assert names(run) == [
+        "job.enqueued",
+        "job.started",
+        *["job.step_started", "job.step"] * 3,
+        "job.completed",
+    ]
+    process = [event for event in run.events() if event.payload.get("step") == "process"][-1]
+    assert process.payload["done"] == process.payload["total"] == 3
+    assert process.payload["duration"] >= 0
+
+
+def test_state_events_are_numbered_without_a_hole() -> None:
+    """A reader can prove that it saw every one."""
+    run = in_steps.enqueue([1, 2])
+    numbered = [event.n for event in run.events() if event.n is not None]
+    assert numbered == list(range(1, len(numbered) + 1))
+
+
+def test_every_event_has_the_run_and_its_user_in_its_context() -> None:
+    """Own events and the framework's."""
+    run = tells.enqueue([1])
+    seen = list(run.events())
+    assert {"import.prepared", "import.row", "job.step"} <= {event.name for event in seen}
+    for event in seen:
+        assert event.context["job_id"] == run.id, event.name
+        assert event.context["user_id"] == "ada", event.name
+    assert told(run, "import.prepared").tags == {"source": "crm"}
+    assert told(run, "import.prepared").payload == {"total": 1}
+
+
+def test_an_interrupted_job_goes_on_where_it_was() -> None:
+    """Nothing that was done is done again, and the second attempt says so."""
+    run = stops_once.enqueue([1, 2, 3, 4, 5])
+    assert run.state == "completed"
+    assert done == ["prepared", 1, 2, 3, 4, 5]
+    seen = names(run)
+    assert seen[seen.index("job.interrupt") :] == [
+        "job.interrupt",
+        "job.started",
+        "job.resume",
+        "job.step_skipped",
+        "job.step_started",
+        "job.step",
+        "job.completed",
+    ]
+    assert told(run, "job.interrupt").payload["reason"] == "stopping"
+    assert told(run, "job.resume").payload["description"] == "at 'process', cursor 3"
+    resumed = [event for event in run.events() if event.name == "job.step_started"][-1]
+    assert resumed.payload["resumed"] is True
+    assert resumed.payload["cursor"] == 3
+
+
+def test_an_error_after_progress_is_resumed() -> None:
+    """What was done stays done; the item that failed is tried again."""
+    run = fails_once_after_progress.enqueue()
+    assert run.state == "completed"
+    assert done == [1, 2, 2, 3]
+    retry = told(run, "job.retry_scheduled")
+    assert retry.payload["exception"]["type"] == "OSError"
+    assert retry.payload["wait_seconds"] == 5
+
+
+def test_an_error_without_progress_fails_the_run() -> None:
+    """``result`` raises what the body raised, as text that begins with the user's own frame."""
+    run = fails_at_once.enqueue("colour")
+    assert run.state == "failed"
+    with pytest.raises(RunFailed, match="KeyError: 'colour'") as raised:
+        run.result()
+    assert raised.value.type == "KeyError"
+    frames = [line for line in raised.value.traceback.splitlines() if line.strip().startswith("File")]
+    assert "test_runner.py" in frames[0]
+    assert told(run, "job.failed").payload["reason"] == "exception"
+
+
+def test_a_wrong_use_of_steps_fails_even_after_progress() -> None:
+    """It would be as wrong on every attempt."""
+    run = repeats_a_step.enqueue()
+    assert run.state == "failed"
+    with pytest.raises(RunFailed, match=f"{InvalidStepError.__name__}: Step 'a' has already been encountered"):
+        run.result()
+
+
+def test_a_result_that_is_no_data_completes_the_run_all_the_same() -> None:
+    """The work is done; ``result`` says why there is nothing to return."""
+    run = returns_no_data.enqueue()
+    assert run.state == "completed"
+    with pytest.raises(ResultNotKept, match="lock"):
+        run.result()
+
+
+def test_an_async_job_has_steps_too() -> None:
+    """Plain loops and awaited steps."""
+    run = asynchronous.enqueue([1, 2, 3])
+    assert run.result() == 6
+    assert done == [1, 2, 3]
+
+
+def test_resumptions_have_a_limit_where_the_job_declares_one() -> None:
+    """The run fails instead of going on for ever."""
+
+    @job(max_resumptions=2)
+    def never_ends() -> None:
+        for _ in step.each("process", range(100)):
+            done.append(1)
+            current()._world.stop("stopping")  # type: ignore[union-attr]
+
+    run = never_ends.enqueue()
+    assert run.state == "failed"
+    assert len(done) == 3
+    with pytest.raises(RunFailed, match="Job was resumed a maximum of 2 times"):
+        run.result()
+
+
+def test_progress_is_durable_while_the_loop_goes_on() -> None:
+    """The store holds what is done within the cadence, not at the end of the step only."""
+
+    @job
+    def looks_itself_up(id: str) -> int:
+        store = connection.client()
+        key = Keys("ada").run(id)
+        for row in step.each("process", range(1_000_000_000)):
+            if row % 1000 == 0 and int(store.hget(key, "done") or 0) > 1000:
+                return row
+        raise AssertionError
+
+    run = looks_itself_up.options(id="fast").enqueue("fast")
+    assert run.result() > 1000
+    step_event = [event for event in run.events() if event.name == "job.step"][-1]
+    assert step_event.payload["done"] < step_event.payload["total"]
+
+
+def test_slow_items_are_committed_one_by_one() -> None:
+    """An item that takes longer than the cadence is durable before the next one begins."""
+    gate = threading.Event()
+
+    @job
+    def slow(id: str) -> None:
+        key = Keys("ada").run(id)
+        for row in step.each("process", range(3)):
+            assert int(connection.client().hget(key, "done") or 0) == row
+            gate.wait(0.12)
+
+    assert slow.options(id="slow").enqueue("slow").state == "completed"
+
+
+def test_changed_data_pauses_the_run_and_shows_both_lists() -> None:
+    """Reordered input would skip items or repeat them."""
+    rows = ["a", "b", "c", "d"]
+
+    def reversed_rows() -> list[str]:
+        return rows[::-1]
+
+    @job
+    def reordered() -> None:
+        for row in step.each("process", reversed_rows() if done else rows):
+            done.append(row)
+            if row == "c":
+                current()._world.stop("stopping")  # type: ignore[union-attr]
+
+    run = reordered.enqueue()
+    assert run.state == "paused"
+    last = [event for event in run.events() if event.name == "job.interrupt"][-1]
+    assert last.payload["reason"] == "changed"
+    assert last.payload["stored"] and last.payload["found"]
+    assert run.cancel() == "cancelled"
+
+
+def test_own_events_beyond_fifty_a_second_are_thinned_and_counted() -> None:
+    """The latest of a name always arrives, and how many are missing is told."""
+
+    @job
+    def storm() -> None:
+        for row in step.each("process", range(3000)):
+            notify("row", row=row)
+
+    run = storm.enqueue()
+    rows = [event.payload["row"] for event in run.events() if event.name == "row"]
+    assert rows[-1] == 2999
+    assert len(rows) < 400
+    ended = [event for event in run.events() if event.name == "job.step"][-1]
+    assert ended.payload["dropped"] + len(rows) == 3000
+
+
+def test_subscribers_in_the_process_see_each_event() -> None:
+    """The framework's and the body's own, in order."""
+    seen: list[str] = []
+
+    def listen(event: Event) -> None:
+        seen.append(event.name)
+
+    events.subscribe(listen)
+    try:
+        run = tells.enqueue([1, 2])
+    finally:
+        events.unsubscribe(listen)
+    wait_until(lambda: run.state == "completed", 5, "the run's end")
+    assert [name for name in seen if name != "job.progress"] == [
+        "job.enqueued",
+        "job.started",
+        "import.prepared",
+        "job.step_started",
+        "import.row",
+        "import.row",
+        "job.step",
+        "job.completed",
+    ]
