@@ -46,6 +46,7 @@
 
 const PAINT_EVERY = 100;
 const SPEAK_EVERY = 5000;
+const MOST_FACTS = 5;
 const CATCH_UP = 1500;
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -141,12 +142,18 @@ export function duration(ms) {
 }
 
 /**
- * What the clock shows: the time since an instant, or the whole seconds up to it where it is to come.
- * @param {Clock} clock
+ * The facts with the clock's in its place: behind the count. A clock that counts down ends with its time.
+ * @param {Face} face
  * @param {number} now
+ * @returns {Fact[]}
  */
-function reading({ since, prefix }, now) {
-  return prefix + duration(now >= since ? now - since : since - now + 999);
+function timed({ facts, clock }, now) {
+  if (!clock) return facts;
+  const ahead = clock.prefix.endsWith("in ");
+  if (ahead && clock.since <= now) return facts;
+  const text = clock.prefix + duration(ahead ? clock.since - now + 999 : now - clock.since);
+  const place = facts[0]?.kind === "count" ? 1 : 0;
+  return [...facts.slice(0, place), { kind: "clock", text }, ...facts.slice(place)];
 }
 
 /** The card's elements, and how a face is laid into them. */
@@ -381,7 +388,9 @@ class Painter {
     if (this.severed && !face.ended) marks.push("detached");
     const jump = moment - this.painted > CATCH_UP;
     const headline = due.at(-1)?.text ?? face.headline;
-    this.drawing.draw({ ...face, headline }, [...new Set(marks)], this.facts(face, now), jump);
+    let facts = this.facts(face, now);
+    if (due.length) facts = facts.filter(({ kind }) => kind !== "rate" && kind !== "remaining"); // no longer true
+    this.drawing.draw({ ...face, headline }, [...new Set(marks)], facts.slice(0, MOST_FACTS), jump);
     this.announcer.hear(face);
     this.painted = moment;
     this.wake(face, now);
@@ -393,9 +402,10 @@ class Painter {
    * @returns {Fact[]}
    */
   facts(face, now) {
-    if (this.severed && !face.ended) return [...face.facts, { kind: "note", text: "not live: the kernel is gone" }];
-    if (face.clock) return [...face.facts, { kind: "clock", text: reading(face.clock, now) }];
-    return face.facts;
+    if (face.ended) return face.facts;
+    if (this.severed) return [{ kind: "note", text: "not live: its kernel is gone" }, ...face.facts];
+    const facts = timed(face, now);
+    return face.error ? [...facts.slice(0, MOST_FACTS - 1), { kind: "error", text: face.error }] : facts;
   }
 
   /**

@@ -1,78 +1,89 @@
-"""Faces of every state, as a run of the tutorial would show them."""
+"""Views of every state, as a run of a tutorial would have them, and their faces."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-Face = dict[str, Any]
+import msgspec
+
+from nbjobs.face import face
+from nbjobs.view import RunView, StepView
+
+PREPARED = StepView(name="prepare", state="done", ms=420)
+LOADED = StepView(name="load_rows", state="done", ms=95_000, done=20_000, total=20_000)
+FINAL = StepView(name="finalize", state="done", ms=12)
+RESUMED = {"attempt": 2, "n": 7, "resumptions": 1, "resumed_at": 8000, "resumed_total": 20_000}
+LOADING = {
+    "step": "load_rows",
+    "in_step": True,
+    "ended_steps": 1,
+    "steps": (PREPARED,),
+    "total": 20_000,
+    "attempt": 1,
+    "n": 4,
+}
+HALF = {**LOADING, **RESUMED, "done": 12_431, "earlier": 8000}
+ERROR = {"error_type": "ValueError", "error_message": "row 12,432: expected 14 columns, found 13"}
+AWAY = {"error_type": "ConnectionError", "error_message": "the warehouse did not answer"}
+LONG = {
+    "job": "shop.rebuild_the_whole_customer_recommendation_index_for_every_region",
+    "step": "write_the_recommendations_of_the_north_western_sales_region",
+    "ended_steps": 11,
+    "attempt": 15,
+    "resumptions": 14,
+    "resumed_at": 1_190_004_000,
+    "earlier": 1_190_004_000,
+    "done": 1_204_431_112,
+    "total": 20_000_000_000,
+}
 
 
-def face(state: str, **changes: Any) -> Face:
-    """A face with the fields every card has, and `changes` over it."""
-    now = int(time.time() * 1000)
-    base: Face = {
-        "schema": 1, "run": "r-" + state, "job": "imports.import_orders", "name": "import_orders",
-        "state": state, "icon": "○", "word": state, "headline": state, "step": "", "step_no": None,
-        "attempt": 1, "resumed": 0, "marks": [], "n": 3, "bar": None, "percent": "", "facts": [],
-        "aria": state, "error": "", "clock": None, "thresholds": [], "updated": now, "ended": False, "steps": [],
-    }  # fmt: skip
-    return {**base, **changes}
+def views(now: int) -> dict[str, RunView]:
+    """Name → view, in the order in which a page shows them; `now` is in ms."""
 
+    def run(state: str, **fields: Any) -> RunView:
+        begun = {"enqueued": now - 97_000, "started": now - 96_000, "began": now - 60_000}
+        base: dict[str, Any] = {"job": "shop.imports.import_orders", "since": now - 3000, "updated": now}
+        return RunView(run=f"r-{state}", state=state, **{**begun, **base, **fields})
 
-def facts(**texts: str) -> list[dict[str, str]]:
-    return [{"kind": kind, "text": text} for kind, text in texts.items()]
+    def stopped(state: str, **fields: Any) -> RunView:
+        return run(state, **{**HALF, "in_step": False, "earlier": 12_431, **fields})
 
+    def samples(done: int, each: int) -> tuple[tuple[int, int], ...]:
+        return tuple((done - each * ago, now - 500 * ago) for ago in range(9, -1, -1))
 
-def bar(done: float | None, earlier: float = 0, notch: float | None = None) -> Face:
-    return {"done": done, "earlier": earlier, "notch": notch}
-
-
-def gallery() -> dict[str, Face]:
-    """Name → face, in the order in which a page shows them."""
-    now = int(time.time() * 1000)
-    loading = {"step": "load_rows", "step_no": 2, "headline": "Step 2 · load rows"}
-    half = {"bar": bar(0.62, 0.4, 0.4), "percent": "62 %", "resumed": 1, "attempt": 2, "marks": ["resumed"]}
-    resumed = {"resumed": "resumed once at 8,000"}
-    count = {"count": "12,431 of 20,000"}
+    fast = samples(12_431, 105)
     return {
-        "scheduled": face("scheduled", headline="scheduled for 14:30", clock={"since": now - 4000, "prefix": "queued for "}),
-        "queued": face("queued", clock={"since": now - 3000, "prefix": "queued for "}),
-        "no worker": face(
-            "queued",
-            clock={"since": now - 9000, "prefix": "queued for "},
-            thresholds=[{"at": now - 4000, "mark": "no-worker", "text": "waiting for a worker: none alive on queue gpu"}],
+        "scheduled": run("scheduled", n=1, at=now + 754_000),
+        "queued": run("queued", n=1),
+        "no worker": run("queued", n=1, no_worker=True, queue="gpu", since=now - 9000),
+        "starting": run("running", n=2, attempt=1, since=now - 800),
+        "plain step": run("running", n=3, attempt=1, step="prepare", in_step=True, step_began=now - 2000),
+        "running": run("running", **LOADING, done=6204, samples=samples(6204, 104), step_began=now - 30_000),
+        "no total": run(
+            "running", **{**LOADING, "total": None}, done=12_431, samples=fast, step_began=now - 59_000
         ),
-        "starting": face("running", headline="running", clock={"since": now - 800, "prefix": "running for "}),
-        "running": face(
-            "running", **loading, bar=bar(0.31), percent="31 %",
-            facts=facts(count="6,204 of 20,000", rate="208/s", remaining="about 1 min left"),
-        ),
-        "resumed": face("running", **loading, **half, facts=facts(**count, rate="210/s", remaining="about 36 s left", **resumed)),
-        "no total": face("running", **loading, bar=None, facts=facts(count="12,431", rate="210/s"),
-                         clock={"since": now - 59000, "prefix": "for "}),
-        "plain step": face("running", step="prepare", step_no=1, headline="Step 1 · prepare", bar=bar(None),
-                           clock={"since": now - 2000, "prefix": "for "}),
-        "stuck": face("running", **loading, **half, facts=facts(**count, **resumed),
-                      thresholds=[{"at": now - 1000, "mark": "stuck", "text": "no progress for more than 14 s"}]),
-        "retrying": face("retrying", headline="retrying, attempt 3 at 14:03:10", **half,
-                         error="ConnectionError: warehouse did not answer",
-                         facts=facts(**count, attempt="attempt 2 of 5", note="ConnectionError: warehouse did not answer")),
-        "pausing": face("pausing", headline="pausing after this item", **half, step="load_rows", facts=facts(**count, **resumed)),
-        "paused": face("paused", headline="paused in step 2 · load rows", **half, facts=facts(**count, **resumed)),
-        "cancelling": face("cancelling", headline="cancelling", **half, facts=facts(**count, **resumed)),
-        "cancelled": face("cancelled", headline="cancelled in step 2 · load rows", **half, ended=True, facts=facts(**count, **resumed)),
-        "completed": face("completed", headline="done in 1 min 36 s", bar=bar(1, 0.4, 0.4), percent="100 %", resumed=1, ended=True,
-                          attempt=2, facts=facts(count="20,000 of 20,000", **resumed)),
-        "completed, plain": face("completed", headline="done in 1 min 36 s", ended=True, facts=facts(elapsed="3 steps")),
-        "failed": face("failed", headline="failed in step 2 · load rows", **half, ended=True,
-                       error="ValueError: row 12,432: expected 14 columns, found 13",
-                       facts=facts(**count, attempt="attempt 2", **resumed)),
-        "dead": face("dead", headline="dead: crashed 4 times without progress", **half, ended=True,
-                     error="child died of SIGSEGV", facts=facts(**count, attempt="attempt 5", **resumed)),
-        "lost": face("lost", headline="lost: Redis no longer has it"),
-        "long": face("running", name="rebuild_the_whole_customer_recommendation_index_for_every_region", **half,
-                     step="x", headline="Step 12 · write the recommendations of the north-western sales region",
-                     facts=facts(count="1,204,431,112 of 20,000,000,000", rate="12,300/s", remaining="about 18 d left",
-                                 resumed="resumed 14 times, last at 1,190,004,000", attempt="attempt 15")),
-    }  # fmt: skip
+        "resuming": stopped("running", resumed_at=12_431, after="child_died", signal="SIGKILL"),
+        "resumed": run("running", **HALF, samples=fast, step_began=now - 21_000),
+        "stuck": run("running", **HALF, samples=fast, gaps=(900,) * 8, committed=now - 15_000),
+        "requeued": stopped("queued", after="worker_died"),
+        "retrying": stopped("retrying", at=now + 8000, failures=2, after="error", **AWAY),
+        "pausing": run("pausing", **HALF),
+        "paused": stopped("paused", after="paused"),
+        "changed": stopped("paused", marks=("changed",), after="code changed"),
+        "cancelling": run("cancelling", **HALF),
+        "cancelled": stopped("cancelled", ended=now),
+        "completed": run("completed", **RESUMED, ended=now, ended_steps=3, steps=(PREPARED, LOADED, FINAL)),
+        "completed, plain": run("completed", n=3, attempt=1, ended=now, result="{'rows': 7888}"),
+        "failed": stopped("failed", ended=now, after="error", **ERROR),
+        "dead": stopped("dead", ended=now, crashes=4, attempt=5, after="child_died", signal="SIGSEGV"),
+        "lost": run("lost"),
+        "long": run("running", **{**HALF, **LONG}, samples=samples(1_204_431_112, 50_000)),
+    }
+
+
+def gallery() -> dict[str, dict[str, Any]]:
+    """Name → face, as the card's trait holds it."""
+    faces = {name: face(view) for name, view in views(int(time.time() * 1000)).items()}
+    return {name: msgspec.to_builtins(one) for name, one in faces.items()}

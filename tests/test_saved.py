@@ -1,0 +1,103 @@
+"""How a run looks where nothing can move: as text and as HTML."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from msgspec.structs import replace
+
+from nbjobs.face import Face, face
+from nbjobs.widgets import saved
+
+from .widgets.faces import views
+
+NOW = 1_795_000_000_000
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "</div></script><script>alert(1)</script>",
+    "\"' onmouseover=alert(1) x='",
+    "<b id=MathJax data-commandlinker-command=x>{{7*7}}",
+    "expression(alert(1))&#60;svg onload=x&#62;",
+]
+
+
+def made(name: str) -> Face:
+    return face(views(NOW)[name], now=NOW)
+
+
+class Tags(HTMLParser):
+    """Collects what a browser would make of a piece of HTML."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: set[str] = set()
+        self.styles: list[str] = []
+        self.data = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.styles += [value or "" for name, value in attrs if name == "style"]
+
+    def handle_data(self, data: str) -> None:
+        self.data += data
+
+
+def test_text_says_how_a_run_ended() -> None:
+    """A run that completed is told in two lines: what it is, and what it did."""
+    assert saved.text(made("completed")).splitlines() == [
+        "✓ import_orders  done",
+        "20,000 of 20,000 · took 1 min 36 s · resumed once at 8,000",
+    ]
+
+
+def test_text_tells_the_error_of_a_failed_run() -> None:
+    """A failed run says what was raised, as the last line."""
+    last = saved.text(made("failed")).splitlines()[-1]
+    assert last == "ValueError: row 12,432: expected 14 columns, found 13"
+
+
+def test_a_run_under_way_says_since_when_and_how_to_attach() -> None:
+    """What was saved before the end points to the live card."""
+    for form in (saved.text, saved.html):
+        told = form(made("resumed"))
+        assert re.search(r"under way since \d{4}-\d\d-\d\d \d\d:\d\d", told)
+        assert "nbjobs.attach(" in told
+        assert "under way" not in form(made("completed"))
+
+
+@pytest.mark.parametrize("name", list(views(NOW)))
+def test_both_forms_use_the_words_of_the_face(name: str) -> None:
+    """Name, headline, percent, facts and error stand in text and HTML just as in the card."""
+    shown = made(name)
+    text, html = saved.text(shown), Tags(saved.html(shown)).data
+    facts = (fact.text for fact in shown.facts)
+    for words in (shown.name, shown.headline, shown.percent, shown.error, *facts):
+        assert words in text
+        assert words in html
+
+
+@pytest.mark.parametrize("name", list(views(NOW)))
+def test_html_has_no_part_that_acts(name: str) -> None:
+    """Only div, span and b, no attribute but style: nothing for a sanitizer to take out."""
+    tags = Tags(saved.html(made(name)))
+    assert set(tags.tags) <= {"div", "span", "b"}
+    assert tags.attributes == {"style"}
+
+
+@pytest.mark.fault(44)
+@pytest.mark.parametrize("bad", HOSTILE)
+def test_hostile_text_is_shown_and_stays_text(bad: str) -> None:
+    """Markup in any field adds no element, no attribute and no style."""
+    plain = made("failed")
+    facts = tuple(replace(fact, text=bad) for fact in plain.facts)
+    words = dict.fromkeys(("name", "headline", "percent", "error", "icon", "state"), bad)
+    hostile = replace(plain, facts=facts, ended=False, **words)
+    good, got = Tags(saved.html(replace(plain, ended=False))), Tags(saved.html(hostile))
+    assert (got.tags, got.attributes) == (good.tags, good.attributes)
+    assert bad in got.data
+    assert not any("alert" in style for style in got.styles)
