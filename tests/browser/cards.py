@@ -1,0 +1,81 @@
+"""A page that shows cards of fixed faces, without Jupyter."""
+
+from __future__ import annotations
+
+import mimetypes
+from pathlib import Path
+from typing import Any
+
+from jupyter_core.paths import jupyter_path
+from playwright.sync_api import Browser, Locator, Route
+
+ROOT = Path(__file__).parents[2]
+HOST = "http://cards.test"
+Face = dict[str, Any]
+
+_ADD_THEME = """href => new Promise((resolve, reject) => {
+    const link = document.createElement("link");
+    Object.assign(link, {rel: "stylesheet", href, onload: resolve, onerror: reject});
+    document.head.append(link);
+})"""
+
+
+def theme_file(name: str) -> Path:
+    """The style sheet of one of JupyterLab's themes, with the variables that our colours come from."""
+    tail = Path("lab", "themes", "@jupyterlab", f"theme-{name}-extension", "index.css")
+    found = [Path(root, tail) for root in jupyter_path() if Path(root, tail).is_file()]
+    assert found, f"JupyterLab's theme {name} is not installed"
+    return found[0]
+
+
+class CardPage:
+    """Mounts cards and changes their faces. Nothing leaves the process: the files are answered from disk.
+
+    Attributes:
+        page: Playwright's page.
+        errors: what the page reported as an error.
+        asked: paths that the page asked for.
+    """
+
+    def __init__(self, browser: Browser, width: int = 720, **context: Any) -> None:
+        self.context = browser.new_context(viewport={"width": width + 24, "height": 400}, **context)
+        self.page = self.context.new_page()
+        self.errors: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
+        self.context.route("**/*", self._answer)
+
+    def open(self, theme: str | None = None) -> CardPage:
+        self.page.goto(f"{HOST}/tests/widgets/page.html")
+        if theme:
+            self.page.evaluate(_ADD_THEME, f"/theme/{theme}.css")
+        self.page.wait_for_function("window.cards")
+        return self
+
+    def close(self) -> None:
+        self.context.close()
+
+    def mount(self, key: str, face: Face) -> Locator:
+        self.page.evaluate("([key, face]) => cards.mount(key, face)", [key, face])
+        return self.card(key)
+
+    def set(self, key: str, face: Face) -> None:
+        self.page.evaluate("([key, face]) => cards.set(key, face)", [key, face])
+
+    def card(self, key: str) -> Locator:
+        return self.page.locator(f'[data-key="{key}"] > .nbjobs-card')
+
+    def paint(self) -> None:
+        """Wait for the paint that was asked for last."""
+        self.page.evaluate("() => new Promise(done => setTimeout(() => requestAnimationFrame(done), 150))")
+
+    def _answer(self, route: Route) -> None:
+        path = route.request.url.removeprefix(HOST)
+        self.asked.append(path)
+        file = theme_file(path[7:-4]) if path.startswith("/theme/") else ROOT / path.lstrip("/")
+        if file.is_file():
+            kind = mimetypes.guess_type(file.name)[0] or "text/plain"
+            route.fulfill(body=file.read_bytes(), content_type=kind)
+        else:
+            route.fulfill(status=204)

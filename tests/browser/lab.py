@@ -1,0 +1,182 @@
+"""A JupyterLab server of our own, and a notebook opened in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from playwright.sync_api import Browser, Locator, Page
+
+from ..support import wait_until
+
+# No news, no update check, no autosave: what a fresh Lab would do beside what is tested.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/docmanager-extension/plugin": {"autosave": False},
+}
+_RUN = """which => {
+    window.ranAll = false;
+    const {commands} = window.jupyterapp;
+    commands.execute(which).finally(() => { window.ranAll = true; });
+}"""
+_KERNEL_IDLE = """() => {
+    const session = window.jupyterapp?.shell.currentWidget?.context?.sessionContext;
+    return session?.session?.kernel?.status === "idle";
+}"""
+
+
+class Lab:
+    """Runs JupyterLab with configuration, data and home in folders of its own, until the block is left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "notebooks"
+        self.folder = folder
+        self.token = secrets.token_hex(16)
+        self.url = ""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Lab:
+        for name in ("notebooks", "home", "config", "data", "runtime", "ipython"):
+            (self.folder / name).mkdir()
+        for plugin, values in SETTINGS.items():
+            file = self.folder / "config" / "lab" / "user-settings" / f"{plugin}.jupyterlab-settings"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(values))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        with (self.folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command(port),
+                cwd=self.root,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(self._answers, 60, "JupyterLab answers")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)  # ends the kernels as well
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _command(self, port: int) -> list[str]:
+        options = {
+            "ServerApp.ip": "127.0.0.1",
+            "ServerApp.port": port,
+            "ServerApp.port_retries": 0,
+            "ServerApp.root_dir": self.root,
+            "ServerApp.allow_root": True,
+            "ServerApp.open_browser": False,
+            "ServerApp.terminals_enabled": False,
+            "IdentityProvider.token": self.token,
+            "LabApp.expose_app_in_browser": True,
+            "LabApp.extension_manager": "readonly",
+        }
+        return [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
+
+    def _environment(self) -> dict[str, str]:
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "NBJOBS"))}
+        return {
+            **own,
+            "HOME": str(self.folder / "home"),
+            "JUPYTER_CONFIG_DIR": str(self.folder / "config"),
+            "JUPYTER_DATA_DIR": str(self.folder / "data"),
+            "JUPYTER_RUNTIME_DIR": str(self.folder / "runtime"),
+            "IPYTHONDIR": str(self.folder / "ipython"),
+            "JUPYTER_PLATFORM_DIRS": "1",
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+        }
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError(f"JupyterLab ended: {(self.folder / 'log').read_text()[-3000:]}")
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/status?token={self.token}", timeout=2):
+                return True
+        except OSError:
+            return False
+
+    def write(self, name: str, *cells: str) -> str:
+        """Make a notebook of these code cells."""
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        nbformat.write(notebook, self.root / name)
+        return name
+
+    def open(self, browser: Browser, name: str, *, width: int = 1000, theme: str = "light") -> Notebook:
+        """Open a notebook in a window of its own and wait until its kernel is idle."""
+        return Notebook(self, browser, name, width, theme)
+
+
+class Notebook:
+    """A notebook in JupyterLab.
+
+    Attributes:
+        page: Playwright's page.
+        errors: errors that the page reported.
+    """
+
+    def __init__(self, lab: Lab, browser: Browser, name: str, width: int, theme: str) -> None:
+        self.lab, self.name = lab, name
+        self.context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=theme)  # type: ignore[arg-type]
+        self.page: Page = self.context.new_page()
+        self.errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(f"{lab.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{name}?token={lab.token}")
+        self.page.wait_for_function("window.jupyterapp?.restored", timeout=60_000)
+        self.page.evaluate("window.jupyterapp.restored.then(() => true)")
+        if theme == "dark":
+            self.command("apputils:change-theme", {"theme": "JupyterLab Dark"})
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        self.page.wait_for_function(_KERNEL_IDLE, timeout=60_000)
+
+    def __enter__(self) -> Notebook:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget?.context?.sessionContext?.shutdown()")
+        self.context.close()
+
+    def command(self, name: str, arguments: dict[str, Any] | None = None) -> None:
+        """Run one of Lab's commands, up to its end."""
+        script = "([name, args]) => window.jupyterapp.commands.execute(name, args ?? {}).then(() => true)"
+        self.page.evaluate(script, [name, arguments])
+
+    def start_all(self) -> None:
+        """Run all cells, without waiting for them."""
+        self.page.evaluate(_RUN, "notebook:run-all-cells")
+
+    def start_cell(self) -> None:
+        """Run the selected cell and go on to the next, without waiting for it."""
+        self.page.evaluate(_RUN, "notebook:run-cell-and-select-next")
+
+    def wait_done(self, timeout: float = 60) -> None:
+        """Wait until what was started has run."""
+        self.page.wait_for_function("window.ranAll === true", timeout=timeout * 1000)
+
+    def cells(self) -> list[Any]:
+        """The notebook's cells as they were saved."""
+        self.command("docmanager:save")
+        return list(nbformat.read(self.lab.root / self.name, as_version=4).cells)
+
+    @property
+    def card(self) -> Locator:
+        return self.page.locator(".jp-OutputArea .nbjobs-card").first

@@ -1,0 +1,355 @@
+"""The card drawn by a real browser from fixed faces: looks, words, manners."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from nbjobs import words
+
+from ..widgets.faces import gallery
+from .cards import CardPage
+
+FACES = gallery()
+ENDS = ("failed", "dead")
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(1)</script>",
+    "<svg onload=alert(1)>",
+    "javascript:alert(1)",
+    '"><b id=MathJax data-commandlinker-command=x>',
+    "{{constructor.constructor('alert(1)')()}}",
+    "expression(alert(1));background:url(//evil.test/x)",
+    "\u202egnp.exe",
+    "x" * 100_000,
+]
+
+
+def face(name: str, **changes: Any) -> dict[str, Any]:
+    """A fixed face, made just now."""
+    return {**gallery()[name], **changes}
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "options"),
+    [
+        ("light", 720, {}),
+        ("dark", 720, {"color_scheme": "dark"}),
+        ("320", 320, {}),
+        ("240", 240, {}),
+        ("forced", 720, {"color_scheme": "dark", "forced_colors": "active"}),
+        ("still", 720, {"reduced_motion": "reduce"}),
+        ("lab-light", 720, {"theme": "light"}),
+        ("lab-dark", 720, {"theme": "dark"}),
+        ("lab-high-contrast", 720, {"theme": "dark-high-contrast"}),
+    ],
+)
+def test_every_state_fits(browser: Browser, artifacts: Path, name: str, width: int, options: dict[str, Any]) -> None:
+    """Each state has the same height (an error one line more), and nothing sticks out; pictures are kept."""
+    theme = options.pop("theme", None) if "theme" in options else None
+    page = CardPage(browser, width, **options).open(theme)
+    for key, shown in gallery().items():
+        page.mount(key, shown)
+    page.paint()
+    page.page.screenshot(path=artifacts / f"cards-{name}.png", full_page=True, animations="disabled")
+    height = {320: 72, 240: 88}.get(width, 56)
+    for key in FACES:
+        box = page.card(key).evaluate("el => [el.offsetHeight, el.scrollWidth - el.clientWidth]")
+        assert box[1] == 0, key
+        assert box[0] == height or (key in ENDS and height < box[0] <= height + 32), (key, box)
+    assert page.errors == []
+    page.close()
+
+
+def test_the_root_tells_tests_and_styles_what_it_shows(cards: CardPage) -> None:
+    """The data attributes of every state are those of its face."""
+    for key, shown in FACES.items():
+        card = cards.mount(key, shown)
+        for attribute in ("run", "state", "step", "attempt", "resumed", "n"):
+            expect(card).to_have_attribute(f"data-{attribute}", str(shown[attribute]))
+        marks = (card.get_attribute("data-marks") or "").split()
+        assert set(shown["marks"]) <= set(marks)
+
+
+def test_words_are_shown_as_they_came(cards: CardPage) -> None:
+    """Name, headline, percent and facts stand in the card letter for letter."""
+    shown = FACES["resumed"]
+    card = cards.mount("a", shown)
+    expect(card.locator(".nbjobs-title")).to_have_text("import_orders Step 2 · load rows")
+    expect(card.locator(".nbjobs-percent")).to_have_text("62 %")
+    facts = card.locator(".nbjobs-fact")
+    assert facts.all_text_contents() == [fact["text"] for fact in shown["facts"]]
+    error = cards.mount("b", FACES["failed"]).locator(".nbjobs-error")
+    expect(error).to_have_text("ValueError: row 12,432: expected 14 columns, found 13")
+
+
+def test_the_bar_shows_done_earlier_and_notch(cards: CardPage) -> None:
+    """Filled is what is done, hatched what earlier attempts did, the notch where this one went on."""
+    card = cards.mount("a", face("resumed", bar={"done": 0.5, "earlier": 0.25, "notch": 0.25}))
+    cards.paint()
+    cards.page.wait_for_timeout(300)  # the bar's own movement
+    bar = card.locator(".nbjobs-bar").bounding_box()
+    assert bar is not None
+    for part, share in (("fill", 0.5), ("earlier", 0.25)):
+        box = card.locator(f".nbjobs-{part}").bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] == pytest.approx(bar["x"] + share * bar["width"], abs=1.5)
+    notch = card.locator(".nbjobs-notch").bounding_box()
+    assert notch is not None
+    assert notch["x"] == pytest.approx(bar["x"] + 0.25 * bar["width"], abs=1.5)
+
+
+def test_the_bar_speaks_to_screen_readers(cards: CardPage) -> None:
+    """A progressbar with a name, a value where it is known, and the whole story as its text."""
+    known = cards.mount("a", FACES["resumed"]).get_by_role("progressbar", name="import_orders")
+    expect(known).to_have_attribute("aria-valuenow", str(FACES["resumed"]["bar"]["done"]))
+    expect(known).to_have_attribute("aria-valuetext", FACES["resumed"]["aria"])
+    assert "62 percent" in FACES["resumed"]["aria"]
+    for key in ("plain step", "queued"):
+        unknown = cards.mount(key, FACES[key]).get_by_role("progressbar")
+        assert unknown.get_attribute("aria-valuenow") is None
+        assert unknown.get_attribute("aria-valuetext")
+
+
+def test_a_flood_is_painted_ten_times_a_second_at_most(cards: CardPage) -> None:
+    """Of a thousand faces in a second about ten are drawn, and the last one is."""
+    cards.mount("a", face("running", n=0))
+    drawn = cards.page.evaluate(
+        """async face => {
+            const seen = [];
+            const root = document.querySelector(".nbjobs-card");
+            new MutationObserver(() => seen.push([performance.now(), root.dataset.n]))
+                .observe(root, {attributes: true, attributeFilter: ["data-n"]});
+            const end = performance.now() + 1000;
+            let n = 0;
+            while (performance.now() < end) {
+                cards.set("a", {...face, n: ++n});
+                await new Promise(done => setTimeout(done));
+            }
+            await new Promise(done => setTimeout(done, 250));
+            return {seen, n};
+        }""",
+        FACES["running"],
+    )
+    times = [at for at, _ in drawn["seen"]]
+    assert 3 <= len(times) <= 12
+    assert all(later - earlier > 80 for earlier, later in itertools.pairwise(times))
+    assert drawn["seen"][-1][1] == str(drawn["n"])
+
+
+def test_an_end_is_drawn_at_once(cards: CardPage) -> None:
+    """The saved output replaces the card right after the end: the end must have been drawn by then."""
+    cards.mount("a", FACES["resumed"])
+    state = cards.page.evaluate(
+        "face => { cards.set('a', face); return document.querySelector('.nbjobs-card').dataset.state }",
+        FACES["completed"],
+    )
+    assert state == "completed"
+
+
+def test_going_back_and_catching_up_are_not_animated(cards: CardPage) -> None:
+    """The next step begins at its left end, without the bar running backwards."""
+    cards.mount("a", FACES["resumed"])
+    cards.paint()
+    cards.set("a", face("running", bar={"done": 0.1, "earlier": 0, "notch": None}))
+    cards.paint()
+    assert cards.page.evaluate("document.getAnimations().length") == 0
+    cards.set("a", face("running", bar={"done": 0.9, "earlier": 0, "notch": None}))
+    cards.page.wait_for_function("document.getAnimations().length > 0")
+
+
+def test_only_transforms_move_and_one_thing_at_a_time(cards: CardPage) -> None:
+    """No state animates anything but a transform of its bar; most animate nothing."""
+    for key, shown in FACES.items():
+        card = cards.mount(key, shown)
+        moving = card.evaluate(
+            """el => el.getAnimations({subtree: true}).map(one => [one.effect.target.className,
+                ...one.effect.getKeyframes().flatMap(Object.keys)])"""
+        )
+        allowed = {"offset", "computedOffset", "easing", "composite", "transform"}
+        assert len(moving) <= 1, key
+        assert all(part == "nbjobs-fill" and set(keys) <= allowed for part, *keys in moving), key
+
+
+def test_who_wants_no_motion_gets_none(browser: Browser) -> None:
+    """With prefers-reduced-motion nothing is animated; an unknown share is a still pattern and a word."""
+    page = CardPage(browser, reduced_motion="reduce").open()
+    page.mount("a", FACES["starting"])
+    page.mount("b", FACES["resumed"])
+    page.set("b", face("resumed", bar={"done": 0.9, "earlier": 0.4, "notch": 0.4}))
+    page.paint()
+    assert page.page.evaluate("document.getAnimations().length") == 0
+    expect(page.card("a").locator(".nbjobs-headline")).to_have_text("running")
+    page.close()
+
+
+def test_the_clock_ticks_by_itself(cards: CardPage) -> None:
+    """A queued run counts its seconds without any message, in the words of the other surfaces."""
+    cards.page.clock.install()
+    now = cards.page.evaluate("Date.now()")
+    card = cards.mount("a", face("queued", clock={"since": now - 58_500, "prefix": "queued for "}, thresholds=[]))
+    clock = card.locator('.nbjobs-fact[data-kind="clock"]')
+    expect(clock).to_have_text("queued for 58 s")
+    cards.page.clock.run_for(2000)
+    expect(clock).to_have_text("queued for 1 min")
+    cards.page.clock.run_for(1000)
+    expect(clock).to_have_text("queued for 1 min 1 s")
+
+
+def test_a_clock_to_a_time_ahead_counts_down_and_ends(cards: CardPage) -> None:
+    """A scheduled run says in how long it starts, and no longer once that time has come."""
+    cards.page.clock.install()
+    now = cards.page.evaluate("Date.now()")
+    due = {"at": now + 2500, "mark": "due", "text": "queued: its time has come"}
+    clock = {"since": now + 2500, "prefix": "starts in "}
+    card = cards.mount("a", face("scheduled", clock=clock, thresholds=[due]))
+    expect(card.locator(".nbjobs-facts")).to_have_text("starts in 3 s")
+    cards.page.clock.run_for(3000)
+    expect(card.locator(".nbjobs-facts")).to_have_text("")
+    expect(card.locator(".nbjobs-headline")).to_have_text("queued: its time has come")
+    expect(card).to_have_attribute("data-marks", "due")
+    expect(card).to_have_attribute("data-state", "scheduled")
+
+
+def test_a_run_that_falls_silent_is_called_stuck(cards: CardPage) -> None:
+    """At a threshold headline and mark change by themselves, and what is no longer true disappears."""
+    cards.page.clock.install()
+    now = cards.page.evaluate("Date.now()")
+    late = {"at": now + 1000, "mark": "stuck", "text": "stuck? no progress for 10 s"}
+    card = cards.mount("a", face("resumed", thresholds=[late]))
+    expect(card.locator(".nbjobs-facts")).to_contain_text("about 36 s left")
+    cards.page.clock.run_for(1300)
+    expect(card.locator(".nbjobs-headline")).to_have_text("stuck? no progress for 10 s")
+    expect(card).to_have_attribute("data-marks", "resumed stuck")
+    expect(card.locator(".nbjobs-facts")).not_to_contain_text("left")
+
+
+def test_a_clock_of_another_machine_does_not_disturb(cards: CardPage) -> None:
+    """Where the kernel's clock is an hour behind the browser's, a card counts from the kernel's."""
+    kernel = int(time.time() * 1000) - 3_600_000
+    queued = face("queued", clock={"since": kernel - 3000, "prefix": "queued for "}, thresholds=[])
+    card = cards.mount("a", queued)
+    cards.set("a", {**queued, "sent": kernel + 100})
+    cards.paint()
+    expect(card.locator(".nbjobs-facts")).to_have_text("queued for 3 s")
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 59, 60, 61, 3599, 3600, 3660, 86_400, 93_600, 400_000])
+def test_durations_have_the_words_of_the_other_surfaces(cards: CardPage, seconds: int) -> None:
+    """A clock that ticks in the browser reads as one worded in Python."""
+    assert cards.page.evaluate("s => cards.duration(s * 1000 + 999)", seconds) == words.ticked(seconds)
+
+
+def test_changes_are_announced_politely(cards: CardPage) -> None:
+    """A status region says new states and steps: the latest, no more than one message in five seconds."""
+    cards.page.clock.install()
+    card = cards.mount("a", FACES["queued"])
+    status = card.get_by_role("status")
+    expect(status).to_have_text("")
+    for shown in (FACES["starting"], FACES["plain step"], FACES["resumed"]):
+        cards.set("a", shown)
+        cards.page.clock.run_for(400)
+    expect(status).to_have_text("import_orders: running")
+    cards.set("a", face("resumed", n=9))  # progress is not news
+    cards.page.clock.run_for(5000)
+    expect(status).to_have_text("import_orders: Step 2 · load rows")
+    cards.set("a", FACES["completed"])
+    cards.page.clock.run_for(1000)
+    expect(status).to_have_text("import_orders: Step 2 · load rows")
+    cards.page.clock.run_for(5000)
+    expect(status).to_have_text("import_orders: done")
+
+
+def test_a_card_that_nobody_feeds_says_so(cards: CardPage) -> None:
+    """When its kernel is gone a card does not look alive: it says so, and its clock stands."""
+    card = cards.mount("a", FACES["plain step"])
+    cards.page.evaluate("cards.sever('a')")
+    cards.paint()
+    expect(card).to_have_attribute("data-marks", "detached")
+    expect(card.locator(".nbjobs-facts")).to_have_text("not live: its kernel is gone")
+    cards.set("a", FACES["resumed"])
+    cards.paint()
+    expect(card).to_have_attribute("data-marks", "resumed")
+
+
+def test_neighbours_stand_still_while_a_number_changes(cards: CardPage) -> None:
+    """A fact keeps the room of its widest text in this step: what stands right of it does not move."""
+    facts = [{"kind": "count", "text": "9,999 of 20,000"}, {"kind": "rate", "text": "210/s"}]
+    card = cards.mount("a", face("running", facts=facts))
+    place = card.locator('.nbjobs-fact[data-kind="rate"]')
+    before = place.bounding_box()
+    cards.set("a", face("running", facts=[{**facts[0], "text": "1 of 20,000"}, facts[1]]))
+    cards.paint()
+    after = place.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert before["x"] == after["x"]
+
+
+def test_a_card_taken_away_leaves_nothing(cards: CardPage) -> None:
+    """Unmounting removes the element and every listener; a late face is ignored."""
+    cards.mount("a", FACES["plain step"])
+    assert cards.page.evaluate("cards.unmount('a')") == 0
+    cards.set("a", FACES["completed"])
+    cards.paint()
+    expect(cards.card("a")).to_have_count(0)
+    assert cards.errors == []
+
+
+@pytest.mark.fault(44)
+@pytest.mark.parametrize("bad", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_text_is_shown_literally(cards: CardPage, bad: str) -> None:
+    """Markup in any field adds no element, no attribute, no request and no dialog."""
+    dialogs: list[str] = []
+    cards.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    texts = dict.fromkeys(
+        ("run", "job", "name", "state", "icon", "word", "headline", "step", "percent", "aria", "error"), bad
+    )
+    shape = "el => [...el.querySelectorAll('*')].map(one => one.tagName + one.getAttributeNames()).sort().join()"
+    for key, base in (("failed", face("failed")), ("queued", face("queued", error="x", thresholds=[]))):
+        fact = {"kind": "note", "text": bad}
+        plain = cards.mount(f"plain {key}", {**base, "facts": [{**fact, "text": "x"}], "state": "other"})
+        asked = len(cards.asked)
+        hostile = {**base, **texts, "facts": [fact], "marks": [bad]}
+        hostile["clock"] = base["clock"] and {**base["clock"], "prefix": bad}
+        card = cards.mount(key, hostile)
+        cards.paint()
+        assert card.evaluate(shape) == plain.evaluate(shape)
+        assert card.locator(".nbjobs-name").evaluate("el => el.textContent") == bad
+        assert cards.asked[asked:] == []
+    assert dialogs == []
+    assert cards.errors == []
+
+
+_CONTRAST = """el => {
+    const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+    const surface = getComputedStyle(document.querySelector(".nbjobs-card")).backgroundColor;
+    const luminance = colour => {
+        canvas.fillStyle = surface; canvas.fillRect(0, 0, 1, 1);
+        canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+        const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map(v => v / 255)
+            .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const [a, b] = [luminance(getComputedStyle(el).color), luminance(surface)];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+}"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "dark-high-contrast", "none, light", "none, dark"])
+def test_colours_have_contrast(browser: Browser, theme: str) -> None:
+    """Text has 4.5:1 against the card, state icons 3:1, in JupyterLab's themes and without any."""
+    bare, _, scheme = theme.partition(", ")
+    page = CardPage(browser, color_scheme=scheme or "light").open(None if bare == "none" else bare)
+    for key, shown in FACES.items():
+        card = page.mount(key, shown)
+        for part in (".nbjobs-name", ".nbjobs-headline", ".nbjobs-fact", ".nbjobs-percent"):
+            for element in card.locator(part).all():
+                assert element.evaluate(_CONTRAST) >= 4.5, (key, part)
+        assert card.locator(".nbjobs-icon").evaluate(_CONTRAST) >= 3, key
+    page.close()
