@@ -67,7 +67,7 @@ def test_a_job_of_a_module_is_found_by_its_name() -> None:
 
 def test_a_missing_module_or_name_is_told() -> None:
     """Each with what to do."""
-    with pytest.raises(JobNotFound, match="'no_such_module' of the job no_such_module.x cannot be imported"):
+    with pytest.raises(JobNotFound, match=r"'no_such_module' of the job no_such_module\.x cannot be imported"):
         code.find("no_such_module.x")
     with pytest.raises(JobNotFound, match=r"has no 'nothing' in the worker's copy of the code"):
         code.find("tests.test_code.nothing")
@@ -108,7 +108,7 @@ def test_what_cannot_be_pickled_is_told_where_it_is_enqueued() -> None:
     def locked() -> None:
         lock.acquire()
 
-    with pytest.raises(NotData, match="cannot be sent to a worker.*Open files and connections inside it"):
+    with pytest.raises(NotData, match=r"cannot be sent to a worker.*Open files and connections inside it"):
         code.pack(locked)
 
 
