@@ -18,6 +18,9 @@ import time
 USERS = "nbjobs:users"
 """Sorted set of all users by the time of their last enqueue or claim."""
 
+SWEEPER = "nbjobs:sweeper"
+"""Lock of the worker that looks for what is due."""
+
 _ENC_MAX = 64
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"

@@ -75,6 +75,7 @@ class NbJobs(Configurable):
     keep = Float(7 * 86400.0, help="how long ended runs are kept").tag(config=True)
     idle_exit = Float(600.0, help="how long the embedded daemon stays without work").tag(config=True)
 
+    workers = Int(1, help="workers of an environment that the embedded daemon keeps").tag(config=True)
     children = Int(help="processes for sync bodies; default: the cores").tag(config=True)
     child_runs = Int(100, help="runs after which a child is replaced").tag(config=True)
     async_runs = Int(100, help="async bodies at a time").tag(config=True)
@@ -222,7 +223,7 @@ class NbJobs(Configurable):
             return [float(wait) for wait in proposal.value]
         raise _bad(proposal, proposal.value, "a list of seconds, each 0 or more")
 
-    @validate("children", "child_runs", "async_runs", "run_events", "user_events")
+    @validate("workers", "children", "child_runs", "async_runs", "run_events", "user_events")
     def _check_count(self, proposal: Any) -> int:
         if proposal.value >= 1:
             return int(proposal.value)

