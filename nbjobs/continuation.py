@@ -1,0 +1,392 @@
+"""Continuations: a job that can stop anywhere between two items and go on in another process.
+
+A job's body is plain Python. What makes it continuable is that it says where its *steps* are::
+
+    @job
+    def import_contacts(path):
+        rows = read_rows(path)                      # outside a step: runs on every attempt
+        step("prepare", create_tables)              # runs once, its value is remembered
+        for row in step.each("process", rows):      # goes on at the first row that is not done
+            save(row)
+
+An *attempt* is one execution of the body. The first begins with nothing; each later one is given what the ones
+before it had made durable: the steps that ended, in order, and the cursor of the step that was under way. Steps that
+ended are skipped; the one under way goes on at its cursor.
+
+For that to be right the body must meet the same steps in the same order. Five checks see to it before each step,
+those of Rails' ``ActiveJob::Continuation``, with its sentences. Where the stored progress and the code no longer fit
+together, :class:`~nbjobs.errors.StepsChanged` pauses the run instead of guessing.
+
+This module is the state machine alone. It does no input or output, and it sees the world through
+:class:`World`, two methods: *is it time to stop?* and *something happened*.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from . import codec
+from .errors import Fenced, Interrupt, InvalidStepError, NotData, StepsChanged, TooLarge
+from .steps import Cursor, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+VALUES_LIMIT = 4 * 1024 * 1024  # bytes of remembered values in a run
+
+
+class World(Protocol):
+    """What a continuation asks of whatever carries it."""
+
+    def checkpoint(self) -> str | None:
+        """Make all that has happened durable; answer why the attempt is to stop, or None."""
+
+    def happened(self, name: str, payload: dict[str, Any]) -> None:
+        """Take note of an event; it becomes durable with the next checkpoint."""
+
+
+class Saved(NamedTuple):
+    """A step that ended: its name, and the codec's text of its value, or None where it was not kept."""
+
+    name: str
+    value: str | None
+
+
+class Ended(NamedTuple):
+    """A step that ended in this attempt, on its way to the store."""
+
+    name: str
+    value: str | None
+    done: int | None
+    total: int | None
+    duration: float
+
+
+class Progress(NamedTuple):
+    """What an attempt begins with: the steps that ended, and the one that was under way ('' for none)."""
+
+    ended: tuple[Saved, ...] = ()
+    step: str = ""
+    cursor: Cursor = Cursor(None)
+    done: int = 0
+    total: int | None = None
+
+
+class Running:
+    """One step as its caller sees it, between begin and end. ``value`` is what the step is worth."""
+
+    def __init__(self, step: Step | None, value: Any = None) -> None:
+        self.step = step
+        self.value = value
+
+
+class _Loop:
+    """The loop over the running step: who iterates it, and whether it was left."""
+
+    def __init__(self, frame: FrameType | None) -> None:
+        self.left = False
+        # Not the frame itself: that would keep its locals alive. None: an `async for`, which is no frame's own.
+        self._frame = (id(frame), frame.f_code) if frame is not None else None
+
+    def is_over(self) -> bool:
+        """Whether the loop can ask for no more items: it was closed, or the function around it has ended."""
+        if self.left or self._frame is None:
+            return self.left
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if (id(frame), frame.f_code) == self._frame:
+                return False
+            frame = frame.f_back
+        return True
+
+
+class Continuation:
+    """Where one attempt of a run stands among its steps.
+
+    Args:
+        world: what carries it.
+        progress: what earlier attempts made durable.
+        run_id: the run, for :attr:`Step.key <nbjobs.steps.Step.key>`.
+        fence: the attempt's fence, for :attr:`Step.fence <nbjobs.steps.Step.fence>`.
+
+    Attributes:
+        lock: held while a step begins or ends and its event is noted, so that another thread that commits sees both
+            or neither.
+        ended: the steps that ended and were not yet taken to the store.
+        advanced: whether this attempt has got further than where it began.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        progress: Progress | None = None,
+        *,
+        run_id: str = "",
+        fence: int = 0,
+        is_async: bool = False,
+    ) -> None:
+        progress = progress or Progress()
+        self.run_id = run_id
+        self.fence = fence
+        self.is_async = is_async
+        self.lock = threading.RLock()
+        self.ended: list[Ended] = []
+        self.thread = threading.get_ident()
+        self._world = world
+        self._saved = {saved.name: saved for saved in progress.ended}
+        self._order = [saved.name for saved in progress.ended]
+        self._kept_bytes = sum(len(saved.value or "") for saved in progress.ended)
+        self._encountered: list[str] = []
+        self._advanced = False
+        self._isolating = False
+        self._interrupted: Interrupt | None = None
+        self._loop: _Loop | None = None
+        self._began = 0.0
+        self.running: Step | None = None
+        #: The step under way, also when its body has failed: where the next attempt goes on.
+        self.current: Step | None = None
+        if progress.step and progress.step not in self._saved:
+            self.current = Step(
+                progress.step, self, start=progress.cursor, done=progress.done, total=progress.total, resumed=True
+            )
+
+    @property
+    def advanced(self) -> bool:
+        """Whether a step ended or a cursor moved in this attempt."""
+        return self._advanced or (self.current is not None and self.current.advanced)
+
+    @property
+    def started(self) -> bool:
+        """Whether there is any progress, of this attempt or of one before it."""
+        return bool(self._order) or self.current is not None
+
+    @property
+    def description(self) -> str:
+        """Where the run stands, in words: ``at 'load', cursor 5``, ``after 'load'`` or ``not started``."""
+        if self.current is not None:
+            return self.current.description
+        return f"after {self._order[-1]!r}" if self._order else "not started"
+
+    # -- stopping ------------------------------------------------------------------------------------------------
+
+    def reach(self) -> None:
+        """Commit what was done, and leave the body here if the attempt is to stop.
+
+        Raises:
+            Interrupt: the attempt is to stop.
+        """
+        reason = self._world.checkpoint()
+        if self.running is not None:
+            self.running.flag = False
+        if reason is not None:
+            self.interrupt(reason)
+
+    def interrupt(self, reason: str) -> None:
+        """End this attempt; the run goes on from here later.
+
+        Raises:
+            Interrupt: always.
+        """
+        self._interrupted = Fenced() if reason == "fenced" else Interrupt(reason, self.description)
+        raise self._interrupted
+
+    # -- function steps ------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def stepping(self, name: str, *, start: Any = None, isolated: bool = False) -> Iterator[Running]:
+        """Run the ``with`` block as the step ``name``; what it leaves in ``value`` is remembered.
+
+        Where the step ended in an earlier attempt, ``step`` is None and ``value`` is what it returned then.
+
+        Raises:
+            InvalidStepError: the step is not allowed here.
+            StepsChanged: the stored progress expects another step here.
+            Interrupt: the attempt is to stop before the step.
+        """
+        found = self.begin(name, start=start, isolated=isolated)
+        if isinstance(found, Saved):
+            yield Running(None, codec.decode(found.value or "null"))
+            return
+        running = Running(found)
+        try:
+            yield running
+        except BaseException as error:
+            self.fail(error)
+            raise
+        self.end(running.value)
+
+    def begin(
+        self, name: str, *, start: Any = None, total: int | None = None, isolated: bool = False, looping: bool = False
+    ) -> Step | Saved:
+        """Begin the step ``name``: the step to run, or what it came to in an earlier attempt."""
+        if self._interrupted is not None:
+            raise self._interrupted  # somebody caught it: it still holds
+        self._settle()
+        if self._advanced:
+            self.reach()
+        self._validate(name)
+        self._encountered.append(name)
+        saved = self._saved.get(name)
+        if saved is not None and (saved.value is not None or looping):
+            self._world.happened("job.step_skipped", {"step": name})
+            return saved
+        self._isolating = self._isolating or isolated
+        if self._isolating and self._advanced:
+            self.interrupt("isolating")
+        step = self.current or Step(name, self, start=Cursor(start))
+        if total is not None:
+            step.total = total
+        with self.lock:
+            self.current = self.running = step
+            self._began = time.monotonic()
+            cursor, done = step.standing()
+            happened = {
+                "step": name,
+                "cursor": cursor.value,
+                "resumed": step.resumed,
+                "done": done,
+                "total": step.total,
+            }
+            self._world.happened("job.step_started", happened)
+        self._world.checkpoint()
+        return step
+
+    def end(self, value: Any = None) -> None:
+        """End the running step well. Its value is kept where it is data of at most 64 KiB."""
+        step = self.running
+        assert step is not None
+        text, why = self._keep(step.name, value)
+        with self.lock:
+            payload = self._outcome(step, interrupted=False)
+            if why:
+                payload |= {"kept": False, "note": why}
+            if step.name not in self._saved:
+                self.ended.append(Ended(step.name, text, payload["done"], step.total, payload["duration"]))
+                self._order.append(step.name)
+            self._saved[step.name] = Saved(step.name, text)
+            self._advanced = True
+            self.running = self.current = self._loop = None
+            self._world.happened("job.step", payload)
+        self._world.checkpoint()
+
+    def fail(self, error: BaseException) -> None:
+        """Note that the running step was left by ``error``; it stays the current one, with its cursor."""
+        step = self.running
+        if step is None:
+            return
+        with self.lock:
+            interrupted = isinstance(error, Interrupt)
+            payload = self._outcome(step, interrupted=interrupted)
+            if not interrupted:
+                payload["exception"] = {"type": type(error).__name__, "message": str(error)}
+            self._advanced = self._advanced or step.advanced
+            self.running = self._loop = None
+            self._world.happened("job.step", payload)
+
+    def finish(self) -> None:
+        """The body has returned: a loop that it left early ends here."""
+        if self._interrupted is not None:
+            raise self._interrupted
+        self._settle()
+
+    # -- loops ---------------------------------------------------------------------------------------------------
+
+    def begin_loop(self, name: str, total: int | None, frame: FrameType | None) -> Step | None:
+        """Begin the loop of the step ``name``, asked for by ``frame``; None where it ended in an earlier attempt."""
+        found = self.begin(name, total=total, looping=True)
+        if isinstance(found, Saved):
+            return None
+        self._loop = _Loop(frame)
+        return found
+
+    def leave_loop(self, step: Step) -> None:
+        """The loop's iterator was closed. By ``break`` or by an error? That shows in what the body does next."""
+        if self.running is step and self._loop is not None:
+            self._loop.left = True
+
+    def _settle(self) -> None:
+        """End a loop that the body has left and gone on from."""
+        if self._loop is not None and self._loop.is_over():
+            self.end()
+
+    # -- the five checks -----------------------------------------------------------------------------------------
+
+    def _validate(self, name: str) -> None:
+        if not isinstance(name, str) or not name:
+            found = f"found '{type(name).__name__}'" if not isinstance(name, str) else "and not empty"
+            raise InvalidStepError(f"Step '{name}' must be a str, {found}")
+        if len(name) > 200:
+            raise InvalidStepError(f"Step '{name[:40]}…' has a name of {len(name)} characters, 200 at most are kept")
+        if name in self._encountered:
+            raise InvalidStepError(
+                f"Step '{name}' has already been encountered. A step runs once in a run: "
+                "give each call a name of its own."
+            )
+        if self.running is not None:
+            raise InvalidStepError(
+                f"Step '{name}' is nested inside step '{self.running.name}'. Steps follow one another; "
+                "an inner loop is a plain one, or step.track(items)."
+            )
+        self._validate_order(name)
+
+    def _validate_order(self, name: str) -> None:
+        if self.current is not None and self.current.name != name and name not in self._saved:
+            sentence = f"Step '{name}' found, expected to resume from '{self.current.name}'"
+            if not self.current.resumed:
+                raise InvalidStepError(f"{sentence}: that step failed in this attempt, so no other can follow it.")
+            raise StepsChanged(sentence, stored=[*self._order, self.current.name], found=[*self._encountered, name])
+        met = len(self._encountered)
+        if met < len(self._order) and self._order[met] != name:
+            raise StepsChanged(
+                f"Step '{name}' found, expected to see '{self._order[met]}'",
+                stored=self._order,
+                found=[*self._encountered, name],
+            )
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _outcome(self, step: Step, *, interrupted: bool) -> dict[str, Any]:
+        cursor, done = step.standing()
+        return {
+            "step": step.name,
+            "cursor": cursor.value,
+            "done": done,
+            "total": step.total,
+            "duration": round((time.monotonic() - self._began) * 1000, 2),
+            "interrupted": interrupted,
+        }
+
+    def _keep(self, name: str, value: Any) -> tuple[str | None, str]:
+        """Return the value's text, or None and why it cannot be kept."""
+        try:
+            text = codec.encode(value, what=f"value of step {name!r}", limit=codec.VALUE_LIMIT)
+        except (NotData, TooLarge) as error:
+            return None, str(error)
+        if self._kept_bytes + len(text) > VALUES_LIMIT:
+            return None, f"the values of this run's steps would have more than {VALUES_LIMIT:,} bytes"
+        self._kept_bytes += len(text)
+        return text, ""
+
+
+_current: ContextVar[Continuation | None] = ContextVar("nbjobs_continuation", default=None)
+
+
+def current() -> Continuation | None:
+    """Return the continuation of the run whose body this is, or None outside a run."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def active(continuation: Continuation) -> Iterator[None]:
+    """Make ``continuation`` the current one inside the ``with`` block."""
+    token = _current.set(continuation)
+    try:
+        yield
+    finally:
+        _current.reset(token)
