@@ -114,7 +114,7 @@ class _Surface:
     """How a run is shown: loaded when one is."""
 
     def card(self, run: Run) -> Card:
-        from .widgets.card import card
+        from .widgets.display import card
 
         return card(run)
 
