@@ -248,6 +248,8 @@ def masked_url(url: str) -> str:
         return "***"
     rest, question, query = rest.partition("?")
     userinfo, at, host = rest.rpartition("@")
+    if "@" in query:  # a password with a question mark in it, or one in the query: cannot be told apart
+        return clean_text(f"{scheme}://***")
     if at:
         user, colon, _ = userinfo.partition(":")
         rest = f"{user}:***@{host}" if colon else f"***@{host}"

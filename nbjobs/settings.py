@@ -50,28 +50,20 @@ class NbJobs(Configurable):
         SettingsError: a name is unknown or a value cannot be used.
     """
 
-    redis_url = Unicode(None, allow_none=True, help="Redis of the runs; none: the embedded one").tag(
-        config=True
-    )
-    queue_redis_url = Unicode(None, allow_none=True, help="Redis of arq's queue; none: redis_url").tag(
-        config=True
-    )
+    redis_url = Unicode(None, allow_none=True, help="Redis of the runs; none: the embedded one").tag(config=True)
+    queue_redis_url = Unicode(None, allow_none=True, help="Redis of arq's queue; none: redis_url").tag(config=True)
     user = Unicode(help="owner of the runs; default: JUPYTERHUB_USER, else the OS user").tag(config=True)
-    queue = Unicode(
-        None, allow_none=True, help="queue of new runs; none: 'default', embedded one per environment"
-    ).tag(config=True)
-    adapter = Enum(["arq", "inline"], "arq", help="who runs: a worker, or the enqueuing process").tag(
+    queue = Unicode(None, allow_none=True, help="queue of new runs; none: 'default', embedded one per environment").tag(
         config=True
     )
+    adapter = Enum(["arq", "inline"], "arq", help="who runs: a worker, or the enqueuing process").tag(config=True)
 
     lease = Float(15.0, help="how long a worker holds a run without a sign").tag(config=True)
     renew = Float(5.0, help="time between two signs").tag(config=True)
     sweep = Float(5.0, help="at most this long until somebody looks for what is due").tag(config=True)
     commit_interval = Float(0.05, help="cadence of commits").tag(config=True)
     grace = Float(25.0, help="after SIGTERM, how long an item may take to end").tag(config=True)
-    crash_wait = List(Float(), [0.0, 10.0, 60.0], help="waits after crashes; the last repeats").tag(
-        config=True
-    )
+    crash_wait = List(Float(), [0.0, 10.0, 60.0], help="waits after crashes; the last repeats").tag(config=True)
     keep = Float(7 * 86400.0, help="how long ended runs are kept").tag(config=True)
     idle_exit = Float(600.0, help="how long the embedded daemon stays without work").tag(config=True)
 
@@ -311,7 +303,8 @@ def _resolved(section: Mapping[str, Any], source: str) -> dict[str, Any]:
     for name, value in section.items():
         trait = NbJobs.class_traits()[name]
         if isinstance(value, DeferredConfig):
-            values[name] = _parsed(name, str(value), source)
+            text = ",".join(value) if isinstance(value, list) else str(value)
+            values[name] = _parsed(name, text, source)
         elif isinstance(value, LazyConfigValue):
             values[name] = value.get_value(trait.default())
         else:
