@@ -78,7 +78,7 @@ def import_airports(database: str, ledger: str) -> int:
             journal.write(f"{time.monotonic_ns()} {os.getpid()} {code}\n")
             journal.flush()
             _save(table, code, nearest(airports, numbers[code]))
-        return step("finalize", _count, database)
+        return step("finalize", imported, database)
 
 
 def _connect(database: str) -> sqlite3.Connection:
@@ -100,7 +100,8 @@ def _save(table: sqlite3.Connection, code: str, neighbours: Sequence[tuple[str, 
     table.execute("COMMIT")
 
 
-def _count(database: str) -> int:
+def imported(database: str) -> int:
+    """Return how many airports the table in ``database`` has."""
     with closing(_connect(database)) as table:
-        (count,) = table.execute("SELECT count(DISTINCT airport) FROM nearest").fetchone()
-    return int(count)
+        (airports,) = table.execute("SELECT count(DISTINCT airport) FROM nearest").fetchone()
+    return int(airports)

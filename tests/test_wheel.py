@@ -38,9 +38,7 @@ class Installed:
         self.python = folder / "venv" / "bin" / "python"
         self.folder = folder / "empty"
         self.folder.mkdir()
-        kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("NBJOBS_", "PYTHON"))
-        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("NBJOBS_", "PYTHON"))}
         self.environment = {
             **kept,
             "NBJOBS_RUNTIME_DIR": str(folder / "run"),
@@ -80,9 +78,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     """Every file of the package is in the wheel, none of the tests."""
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    tracked = subprocess.run(
-        ["git", "ls-files", "nbjobs"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    tracked = subprocess.run(["git", "ls-files", "nbjobs"], cwd=ROOT, capture_output=True, text=True, check=True)
     expected = set(tracked.stdout.split())
     assert names == expected
     assert {"nbjobs/py.typed", "nbjobs/widgets/card.js", "nbjobs/scripts/commit.lua"} <= names
