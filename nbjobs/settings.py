@@ -19,7 +19,7 @@ from typing import Any
 
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, default, validate
 from traitlets.config import Config, Configurable
-from traitlets.config.loader import DeferredConfig, LazyConfigValue
+from traitlets.config.loader import LazyConfigValue
 
 from .environment import Environment, default_user, environment
 from .errors import SettingsError
@@ -301,12 +301,12 @@ def _resolved(section: Mapping[str, Any], source: str) -> dict[str, Any]:
     _check_names(section, source)
     values = {}
     for name, value in section.items():
-        trait = NbJobs.class_traits()[name]
-        if isinstance(value, DeferredConfig):
-            text = ",".join(value) if isinstance(value, list) else str(value)
-            values[name] = _parsed(name, text, source)
+        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+            value = ",".join(value)  # how a command line leaves a list
+        if isinstance(value, str):
+            values[name] = _parsed(name, str(value), source)
         elif isinstance(value, LazyConfigValue):
-            values[name] = value.get_value(trait.default())
+            values[name] = value.get_value(NbJobs.class_traits()[name].default())
         else:
             values[name] = value
     return values
