@@ -136,9 +136,7 @@ def parse(data: str) -> RunView:
             "Load the run from its fields and events instead."
         ) from error
     if view.state not in STATES:
-        raise BadData(
-            f"A stored view has the state {view.state[:40]!r}: expected one of {' '.join(sorted(STATES))}."
-        )
+        raise BadData(f"A stored view has the state {view.state[:40]!r}: expected one of {' '.join(sorted(STATES))}.")
     return _scrubbed(view)
 
 
@@ -202,6 +200,8 @@ _OVERLAID = (
 
 
 def _overlay_step(view: RunView, fields: Mapping[str, str | None], changes: dict[str, Any]) -> dict[str, Any]:
+    if changes.get("state", view.state) == "completed":
+        return {"step": "", "in_step": False, "cursor": "", "done": None, "total": None}
     name = text(fields.get("step"))
     done, total = whole(fields.get("done")), whole(fields.get("total"))
     if name == view.step:

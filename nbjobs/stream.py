@@ -147,11 +147,12 @@ class Follower:
             return
         if self._url is None:  # once: a card that looks again must not start a Redis that was ended
             self._url = connection.resolve_url(self._settings)
-        pool: Any = connection.sync_client(self._url, name="nbjobs-client", retry=False)
-        client = pool.client()
+        # one thread uses it, so its pool never has more than one connection
+        client: Any = connection.sync_client(self._url, name="nbjobs-follower", retry=False)
         self._client_id = client.client_id()
         self._set_clock(client)
         self._client = client
+        self._looked = time.monotonic()
         for followed in self._snapshot():
             followed.loaded = False
 
@@ -159,7 +160,6 @@ class Follower:
         client, self._client, self._client_id = self._client, None, None
         if client is not None:
             client.close()
-            client.connection_pool.disconnect()
 
     def _set_clock(self, client: Any) -> int:
         seconds, micros = client.time()
@@ -228,9 +228,7 @@ class Follower:
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
-        followed = [
-            one for one in self._snapshot() if one.view.state not in ENDED and one.view.state != "lost"
-        ]
+        followed = [one for one in self._snapshot() if one.view.state not in ENDED and one.view.state != "lost"]
         if not followed:
             return
         pipe = self._client.pipeline(transaction=False)
@@ -240,8 +238,9 @@ class Follower:
             if n is None:
                 one.last_id = self._end(one.view.run)
                 one.show(lost(one.view))
-            elif int(n) != one.view.n:
+            elif int(n) < one.view.n or (int(n) > one.view.n == one.seen):
                 one.loaded = False
+            one.seen = one.view.n
 
     def _ask_for_workers(self) -> None:
         """Say of runs that are queued for a while whether a worker of their queue is alive."""

@@ -65,11 +65,7 @@ def fold(view: RunView, entry: Mapping[str, str]) -> RunView:
     if n is not None and n <= view.n:
         return view
     state = entry.get("s")
-    if (
-        view.state in ENDED
-        and name != "job.reopened"
-        and not (n and state == view.state and name in _CLOSING)
-    ):
+    if view.state in ENDED and name != "job.reopened" and not (n and state == view.state and name in _CLOSING):
         return view
     wire = decode(entry.get("d") or "")
     payload, ms = wire.p, moment(wire.ts)
@@ -138,9 +134,7 @@ def _started(view: RunView, p: Payload, now: int) -> Changes:
         changes["started"] = now
     resumptions = whole(p.resumptions)
     if resumptions is not None and resumptions > view.resumptions:
-        changes.update(
-            resumptions=resumptions, resumed_at=view.done, resumed_total=view.total, resumed_step=view.step
-        )
+        changes.update(resumptions=resumptions, resumed_at=view.done, resumed_total=view.total, resumed_step=view.step)
     return changes
 
 
@@ -254,7 +248,9 @@ def _reopened(view: RunView, p: Payload, now: int) -> Changes:
 
 def _completed(view: RunView, p: Payload, now: int) -> Changes:
     changes: Changes = {
+        **dict.fromkeys(("done", "total", "earlier")),
         "step": "",
+        "cursor": "",
         "in_step": False,
         "result": text(p.result_preview),
         "error_type": "",

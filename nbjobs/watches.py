@@ -103,6 +103,7 @@ class Followed:
         self.view = empty(run)
         self.last_id = "0-0"
         self.loaded = False
+        self.seen = 0
 
     def show(self, view: RunView) -> None:
         """Show a new view to all that watch the run."""

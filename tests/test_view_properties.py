@@ -112,7 +112,7 @@ UNKNOWN = re.compile(r"\b(None|nan|inf|null)\b")
 
 
 @given(histories(), st.integers(0, T + 10**7) | st.none())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_face_never_fails_and_never_shows_what_is_not_known(history: list[Entry], now: int | None) -> None:
     """Whatever events came: five facts at most, a bar from 0 to 1, and no stand-in for a missing number."""
     seen = face(told(history), now=now)
@@ -132,7 +132,7 @@ def test_a_face_never_fails_and_never_shows_what_is_not_known(history: list[Entr
 
 
 @given(histories())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_folding_is_deterministic_and_stands_repetition(history: list[Entry]) -> None:
     """Twice the same gives the same, and numbered entries may come again."""
     view = told(history)
@@ -141,7 +141,7 @@ def test_folding_is_deterministic_and_stands_repetition(history: list[Entry]) ->
 
 
 @given(histories(), histories())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_an_end_absorbs(before: list[Entry], after: list[Entry]) -> None:
     """Behind an end no event but `job.reopened` changes the state."""
     view = told(before)
@@ -150,7 +150,7 @@ def test_an_end_absorbs(before: list[Entry], after: list[Entry]) -> None:
 
 
 @given(histories())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_numbers_never_fall(history: list[Entry]) -> None:
     """`n` and the time of the last news only rise."""
     view = empty("r1")
@@ -161,7 +161,7 @@ def test_numbers_never_fall(history: list[Entry]) -> None:
 
 
 @given(histories())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_stored_view_is_read_back_equal(history: list[Entry]) -> None:
     """Within 16 KiB, and folding goes on from it as if it had never been stored."""
     view = told(history)
@@ -180,7 +180,7 @@ fields = st.dictionaries(
 
 
 @given(histories(), fields)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_laying_the_fields_over_twice_is_once(
     history: list[Entry], given_fields: dict[str, str | None]
 ) -> None:
