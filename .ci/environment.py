@@ -148,9 +148,7 @@ class Environment:
         say(f"making {self.path} with Python {VERSION}")
         command = [sys.executable, "-m", "venv", *(["--clear"] if clear else []), str(self.path)]
         if subprocess.run(command).returncode:
-            fail(
-                f"could not make the virtual environment in {self.path}", "Remove that folder and try again."
-            )
+            fail(f"could not make the virtual environment in {self.path}", "Remove that folder and try again.")
 
     def install(self, extras):
         """Install the project with its extras, and stamp the environment."""
