@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 _PROGRESS_EVERY = 0.1  # seconds: ten progress events a second
 _OWN_EVENTS = 50  # a second of the body's own events; beyond that only the latest of each name
+_BATCH = 200  # events in a commit; the store takes 256
 _HOLD = 1.0  # seconds after which an unanswered commit holds the loop
 _log = logging.getLogger("nbjobs.journal")
 
@@ -75,6 +76,18 @@ class Ending(NamedTuple):
     failed: bool = False
     result: str = ""
     error: str = ""
+
+
+def insist(call: Callable[[], T]) -> T:
+    """Call until Redis answers, however long that takes. The call must be safe to repeat."""
+    pause = 0.02
+    while True:
+        try:
+            return call()
+        except RETRYABLE as error:
+            _log.info("%s Trying again.", error)
+            time.sleep(pause * (0.5 + random.random()))
+            pause = min(pause * 2, 2.0)
 
 
 class Journal:
@@ -205,6 +218,8 @@ class Journal:
     def close(self, ending: Ending) -> Reply:
         """Write the attempt's end with the last commit, and answer the run as it stands then."""
         with self._writing:
+            while len(self._pending) > _BATCH:
+                self.commit()
             commit = self._gather(final=True)
             event = self._event("", ending.payload)
             reply = self._send(
@@ -233,7 +248,7 @@ class Journal:
             # Read before the events: what an item notified is never behind the count that includes it.
             written = (step.name, step.value, step.done) if step is not None else ("", None, 0)
             moved = bool(run.ended) or (step is not None and written != self._written and step.advanced)
-            pending, ended = self._take_events(final), run.ended
+            pending, ended = self._take_events(), run.ended
             run.ended = []
             if not (pending or ended or final or written != self._written):
                 return None
@@ -259,14 +274,11 @@ class Journal:
             events=pending,
         )
 
-    def _take_events(self, final: bool) -> list[tuple[str, str, str]]:
-        late = list(self._late.values())
-        self._late = {}
-        if not final and len(self._pending) > 200:  # the store takes 256 in a commit
-            taken, self._pending = self._pending[:200], self._pending[200:]
-        else:
-            taken, self._pending = self._pending[-200:] if final else self._pending, []
-        return [*taken, *(("o", event.name, events.encode(event)) for event in late[:50])]
+    def _take_events(self) -> list[tuple[str, str, str]]:
+        taken, self._pending = self._pending[:_BATCH], self._pending[_BATCH:]
+        late = list(self._late.values())[:_OWN_EVENTS]
+        self._late = {event.name: event for event in list(self._late.values())[_OWN_EVENTS:]}
+        return taken + [("o", event.name, events.encode(event)) for event in late]
 
     def _fold(self, pending: list[tuple[str, str, str]]) -> str:
         """Fold the commit's own events as every reader will, and return the view's text."""
@@ -294,17 +306,9 @@ class Journal:
             self.reason = None
 
     def _send(self, call: Callable[[], T]) -> T:
-        """Call until Redis answers."""
-        delay = 0.02
         self._sent_at = time.monotonic()
         try:
-            while True:
-                try:
-                    return call()
-                except RETRYABLE as error:
-                    _log.info("Redis does not answer (%s), trying again.", type(error).__name__)
-                    time.sleep(delay * (0.5 + random.random()))
-                    delay = min(delay * 2, 2.0)
+            return insist(call)
         finally:
             self._sent_at = None
 

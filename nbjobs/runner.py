@@ -42,7 +42,7 @@ from .errors import (
     StepsChanged,
     TooLarge,
 )
-from .journal import Claim, Ending, Journal
+from .journal import Claim, Ending, Journal, insist
 from .keys import Keys
 from .steps import unpack_cursor
 from .store import Store
@@ -104,7 +104,7 @@ class Attempt:
         self._client = client
         self._keys = Keys(claim.user)
         self._store = Store(client, claim.user, settings)
-        self._fields = self._store.read_all(claim.run)
+        self._fields = insist(lambda: self._store.read_all(claim.run))
         self.journal = Journal(
             claim,
             self._store,
@@ -170,7 +170,7 @@ class Attempt:
         job = self._job or self._find()
         self._job = job
         if self._fields.get("missing_since"):
-            self._store.forget(self.claim.run, "missing_since")
+            insist(lambda: self._store.forget(self.claim.run, "missing_since"))
         args, kwargs = codec.decode(self._fields["args"])
         if self.continuation.started:
             payload = {
@@ -192,13 +192,13 @@ class Attempt:
                 "Start it with NBJOBS_ACCEPT_CODE=true if all who can enqueue may run code here, "
                 "or move the job to a module."
             )
-        data = self._store.get_code(sha)
+        data = insist(lambda: self._store.get_code(sha))
         if data is None:
             raise StepsChanged("The code of this run is no longer stored.", stored=[f"code {sha}"], found=["nothing"])
         return code.load(data)
 
     def _load_view(self) -> RunView:
-        loaded = stream.load(self._client, self._keys, self.claim.run)
+        loaded = insist(lambda: stream.load(self._client, self._keys, self.claim.run))
         return loaded.view if loaded is not None else view.empty(self.claim.run)
 
     # -- after the body ------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ class Attempt:
         return Ending("retrying", payload, wait=slept, failed=True)
 
     def _put_back(self, error: JobNotFound) -> Outcome:
-        waited = self._store.since(self.claim.run, "missing_since")
+        waited = insist(lambda: self._store.since(self.claim.run, "missing_since"))
         outcome = "paused" if waited > NOT_FOUND_LIMIT else "released"
         ended = self._close(Ending(outcome, {"reason": "not_found", "description": str(error)}))
         return msgspec.structs.replace(ended, code="not_found" if ended.code == "released" else ended.code)
