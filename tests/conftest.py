@@ -9,6 +9,7 @@ import redis
 
 from nbjobs import connection
 from nbjobs.settings import NbJobs, configure, set_current
+from nbjobs.store import Store
 
 from .support import RedisServer, leaks
 
@@ -48,6 +49,14 @@ def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     if client is not None and request.node.get_closest_marker("leaky") is None:
         found = leaks(client)
         assert not found, "\n".join(found)
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Store]:
+    """The store of ada, on an empty Redis."""
+    client = connection.sync_client(redis_url)
+    yield Store(client, "ada", NbJobs())
+    client.close()
 
 
 @pytest.fixture

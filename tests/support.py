@@ -29,9 +29,7 @@ def wait_until(
         if found:
             return found
         if time.monotonic() > end:
-            raise AssertionError(
-                f"not within {timeout:g} s: {description or inspect.getsource(predicate).strip()}"
-            )
+            raise AssertionError(f"not within {timeout:g} s: {description or inspect.getsource(predicate).strip()}")
         time.sleep(every)
 
 
@@ -190,3 +188,15 @@ def leaks(client: redis.Redis) -> list[str]:
             if client.type(name) == "hash" and client.hget(name, "state") in (*ENDED, "paused"):
                 found.append(f"{run} in {key} though nobody need look at it")
     return found
+
+
+def snapshot(client: redis.Redis) -> dict[str, Any]:
+    """Return all that Redis holds, without expiry times."""
+    read: dict[str, Callable[[str], Any]] = {
+        "hash": client.hgetall,
+        "stream": client.xrange,
+        "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+        "string": client.get,
+        "list": lambda key: client.lrange(key, 0, -1),
+    }
+    return {key: read[client.type(key)](key) for key in sorted(client.scan_iter(count=1000))}

@@ -10,19 +10,23 @@ NAMES = ("enqueue", "claim", "commit", "renew", "finish", "lapse", "control", "r
 
 
 class Script(NamedTuple):
-    """A script and the name Redis gives it."""
+    """A script and the name that Redis gives it."""
 
     name: str
     text: str
     sha: str
 
+    @classmethod
+    def of(cls, name: str, text: str) -> Script:
+        """Return the script with this text."""
+        return cls(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
-def _read(name: str) -> Script:
+
+def _load(name: str) -> Script:
     folder = files(__name__)
     shebang, _, body = folder.joinpath(f"{name}.lua").read_text("utf-8").partition("\n")
     # The shebang must be the first bytes: it makes Redis refuse the script whole where memory is full.
-    text = f"{shebang}\n{folder.joinpath('_head.lua').read_text('utf-8')}\n{body}"
-    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+    return Script.of(name, f"{shebang}\n{folder.joinpath('_head.lua').read_text('utf-8')}\n{body}")
 
 
-SCRIPTS = {name: _read(name) for name in NAMES}
+SCRIPTS = {name: _load(name) for name in NAMES}
