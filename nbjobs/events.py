@@ -99,8 +99,7 @@ class _Subscription:
         call = getattr(subscriber, "emit", subscriber)
         if not callable(call):
             raise TypeError(
-                f"subscriber is of type {type(subscriber).__name__}, expected a callable "
-                "or an object with emit(event)"
+                f"subscriber is of type {type(subscriber).__name__}, expected a callable or an object with emit(event)"
             )
         self.subscriber = subscriber
         self.call: Callable[[Event], object] = call
@@ -112,11 +111,7 @@ class _Subscription:
 
     def is_of(self, what: object) -> bool:
         subscriber = self.subscriber
-        return (
-            what is subscriber
-            or what == subscriber
-            or (isinstance(what, type) and isinstance(subscriber, what))
-        )
+        return what is subscriber or what == subscriber or (isinstance(what, type) and isinstance(subscriber, what))
 
 
 class EventReporter:
@@ -152,6 +147,11 @@ class EventReporter:
             self.subscribe(subscriber)
 
     # --- Who listens ---------------------------------------------------------------------------------------
+
+    def __reduce__(self) -> str:
+        if self is not reporter:
+            raise TypeError("an EventReporter cannot be pickled: its subscribers belong to this process")
+        return "reporter"  # by reference: a job sent by value refers to `notify`
 
     def subscribe(self, subscriber: S, names: str | Iterable[str] = "*", filter: Filter | None = None) -> S:
         """Hand events to subscriber from now on, and return it, so that this can decorate a function.
@@ -189,9 +189,7 @@ class EventReporter:
 
     # --- Reporting -----------------------------------------------------------------------------------------
 
-    def notify(
-        self, name: object, payload: object = None, /, *, stacklevel: int = 1, **parameters: Any
-    ) -> None:
+    def notify(self, name: object, payload: object = None, /, *, stacklevel: int = 1, **parameters: Any) -> None:
         """Report that something happened.
 
         Args:
@@ -218,9 +216,7 @@ class EventReporter:
             found = _event.new(text, parameters, around.tags(), around.get_context(), self.clock(), location)
             self._hand(targets, found, self.raise_on_error)
 
-    def debug(
-        self, name: object, payload: object = None, /, *, stacklevel: int = 1, **parameters: Any
-    ) -> None:
+    def debug(self, name: object, payload: object = None, /, *, stacklevel: int = 1, **parameters: Any) -> None:
         """Report like `notify`, but only where `debug_mode` or `with_debug` is on.
 
         Args:
@@ -261,9 +257,7 @@ class EventReporter:
         """Return the payload where it is not just keywords."""
         if not isinstance(name, str):
             if payload is not None or parameters:
-                self._misused(
-                    f"an object of class {type(name).__name__} is the payload itself", payload, parameters
-                )
+                self._misused(f"an object of class {type(name).__name__} is the payload itself", payload, parameters)
             return name
         if payload is None:
             return self.filtered(parameters)
@@ -289,9 +283,7 @@ class EventReporter:
             except Exception:  # subscribers are foreign code
                 if raising:
                     raise
-                _log.warning(
-                    "Subscriber %s failed on %s", safe_repr(target.subscriber, 200), found.name, exc_info=True
-                )
+                _log.warning("Subscriber %s failed on %s", safe_repr(target.subscriber, 200), found.name, exc_info=True)
 
     # Tags and context belong to the thread or task, whichever reporter they are set through.
     tagged = staticmethod(around.tagged)

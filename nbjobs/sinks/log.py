@@ -73,11 +73,9 @@ class LogSink:
 def line(event: Event) -> str:
     """Return the event as one line of safe text: name, job, run, payload and tags."""
     payload = event.payload
-    values: Mapping[str, Any] = (
-        reporter.filtered(payload) if isinstance(payload, dict) else {"payload": payload}
-    )
+    values: Mapping[str, Any] = reporter.filtered(payload) if isinstance(payload, dict) else {"payload": payload}
     run = values.get("job_id") or event.context.get("job_id")
-    parts = [clean_text(event.name)]
+    parts = [_word(event.name)]
     if isinstance(values.get("job"), str):
         parts.append(_word(values["job"].rpartition(".")[2]))
     if run is not None:
