@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .codec import clean_text
+from .plain import clean_text
 
 LARGEST = 2**62
 NAME, MESSAGE, TRACEBACK = 200, 500, 2000  # characters
@@ -54,8 +54,9 @@ class Wire(msgspec.Struct, frozen=True):
 
 
 _EMPTY = Wire()
-_read = msgspec.json.Decoder(Wire).decode
 _write = msgspec.json.Encoder().encode
+_packed = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_read = msgspec.json.Decoder(Wire).decode
 
 
 def decode(data: str) -> Wire:
@@ -114,10 +115,16 @@ def moment(nanoseconds: object) -> int:
 
 
 def short(value: object) -> str:
-    """A cursor as it is shown: its JSON text, cut."""
-    if value is None:
+    """An event's cursor as it is shown: its JSON text, cut."""
+    return "" if value is None else text(_write(value).decode(errors="replace"))
+
+
+def packed(stored: str | None) -> str:
+    """The run's stored cursor as it is shown: the JSON text of its value, without reading that as data."""
+    try:
+        return text(bytes(_packed(stored)["v"]).decode(errors="replace")) if stored else ""
+    except (ValueError, KeyError, RecursionError, msgspec.MsgspecError):
         return ""
-    return text(_write(value).decode(errors="replace"))
 
 
 def error_fields(value: object) -> dict[str, Any]:

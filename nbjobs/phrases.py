@@ -142,7 +142,7 @@ def note(view: RunView) -> str:
     state = view.state
     if "changed" in view.marks and state == "paused":
         return "code or data changed: accept or restart"
-    if state in _WAITING or state == "dead" or (state == "running" and not view.in_step):
+    if state in _WAITING or state == "dead" or (state == "running" and _fresh(view)):
         reason = _AFTER.get(view.after)
         if reason and not (view.after == "error" and state != "running"):
             return f"after: {reason}{f' ({view.signal})' if view.signal else ''}"

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from .errors import BadData
-from .intake import LARGEST, MESSAGE, NAME, error_fields, lines, text, whole
+from .intake import LARGEST, MESSAGE, NAME, error_fields, lines, packed, text, whole
 
 WAITING = frozenset(("scheduled", "queued", "retrying", "paused"))
 HELD = frozenset(("running", "pausing", "cancelling"))
@@ -213,7 +213,7 @@ def _overlay_step(view: RunView, fields: Mapping[str, str | None], changes: dict
     return {
         "step": name,
         "in_step": in_step,
-        "cursor": text(fields.get("cursor")),
+        "cursor": packed(fields.get("cursor")),
         "done": done,
         "total": total,
     }

@@ -304,7 +304,7 @@ def test_a_missing_worker_is_said() -> None:
 
 FIELDS = {
     "state": "running", "control": "", "n": "9", "attempt": "2", "at": "0", "crashes": "1", "failures": "0",
-    "resumptions": "1", "steps": "1", "step": "load_rows", "cursor": "9000", "done": "9000", "total": "20000",
+    "resumptions": "1", "steps": "1", "step": "load_rows", "cursor": '{"v":9000,"f":"ab"}', "done": "9000", "total": "20000",
     "job": "shop.import_orders", "queue": "default",
 }  # fmt: skip
 
@@ -325,6 +325,7 @@ def test_fields_that_are_missing_or_broken_change_nothing() -> None:
     """A hash of another version, or one that somebody wrote into."""
     view = midway().view
     assert overlay(view, {"n": "x", "state": "flying", "done": None, "attempt": "-1"}) == view
+    assert overlay(view, {**FIELDS, "cursor": '["v"]'}).cursor == ""
 
 
 def test_a_lost_run_says_so() -> None:
