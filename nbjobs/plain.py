@@ -217,6 +217,8 @@ class _Plain:
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(value, numpy.generic):
             item = value.item()
+            if isinstance(value, (numpy.datetime64, numpy.timedelta64)) and isinstance(item, int):
+                return self.string(str(value))  # finer than Python's: a bare number of nanoseconds
             return safe_repr(value) if type(item) is type(value) else self.take(item, path, level)
         if isinstance(value, msgspec.Struct):
             names = value.__struct_fields__

@@ -24,6 +24,8 @@ from nbjobs import codec
 from nbjobs.codec import decode, encode, fingerprint, json_safe
 from nbjobs.errors import BadData, NotData, TooLarge
 
+from .test_keys import ANY_CHARACTER
+
 
 @dataclasses.dataclass
 class Row:
@@ -119,7 +121,7 @@ ZONES = st.one_of(
     ),
     st.builds(timezone, st.just(timedelta(hours=1)), st.text(max_size=5)),
 )
-TEXT = st.text(st.characters(codec=None), max_size=20)
+TEXT = st.text(ANY_CHARACTER, max_size=20)
 DATETIMES = st.builds(
     lambda moment, zone, fold: moment.replace(tzinfo=zone, fold=fold),
     st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1)),
@@ -498,3 +500,10 @@ def test_numpy_scalars_become_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(NotData):
             encode(value)
     assert isinstance(json_safe(numpy.generic(None)), str)
+    assert isinstance(json_safe(numpy.datetime64(17)), str)
+
+
+def test_lone_surrogates_come_back() -> None:
+    """Text that UTF-8 cannot hold, as names of files may be, is kept, also as a key and in a path."""
+    value = {"\udcff": ["a\ud800", Path("x\udcff")]}
+    assert decode(encode(value)) == value

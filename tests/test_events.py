@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import enum
 import json
 import logging
 import math
+import pickle
 import re
 import sys
 import threading
@@ -154,6 +156,19 @@ def test_an_object_can_be_the_event(reporter: EventReporter, recorder: Recorder)
     reporter.notify(signup)
     assert recorder.last.name == "Signup"
     assert recorder.last.payload is signup
+
+
+def test_a_member_of_an_enumeration_of_names_is_a_name(reporter: EventReporter, recorder: Recorder) -> None:
+    """A subclass of str is a name, not an object."""
+
+    class Names(str, enum.Enum):
+        PREPARED = "import.prepared"
+
+    reporter.notify(Names.PREPARED, total=3)
+    reporter.notify(Names.PREPARED, {"total": 4})
+    assert recorder.names == ["import.prepared"] * 2
+    assert [type(event.name) for event in recorder.events] == [str, str]
+    assert [event.payload for event in recorder.events] == [{"total": 3}, {"total": 4}]
 
 
 @pytest.mark.parametrize("name", ["", "x" * 201])
@@ -706,6 +721,14 @@ def test_the_modules_functions_speak_to_the_default_reporter(recorder: Recorder)
     events.notify("test.five")
     assert recorder.names == ["test.one", "test.two", "test.three", "test.four"]
     assert (recorder.events[0].source_location or {})["filepath"] == __file__
+
+
+def test_the_default_reporter_is_pickled_by_reference(reporter: EventReporter) -> None:
+    """Code by value that refers to `notify` finds the reporter of the process it runs in; no other travels."""
+    assert pickle.loads(pickle.dumps(events.reporter)) is events.reporter
+    assert pickle.loads(pickle.dumps(events.notify)) == events.notify
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(reporter)
 
 
 def test_a_reporter_can_have_another_clock(reporter: EventReporter, recorder: Recorder) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from nbjobs.plain import MASK, clean_text, json_safe, masked_url, preview, safe_repr
 
 from .test_codec import DATA
+from .test_keys import ANY_CHARACTER
 
 
 class Hostile:
@@ -28,6 +29,24 @@ class Hostile:
 class EndlessList(list):  # type: ignore[type-arg]
     def __iter__(self) -> Any:
         return iter(int, 1)
+
+
+class Number(int):
+    pass
+
+
+class Real(float):
+    pass
+
+
+@dataclasses.dataclass(repr=False)
+class Broken(Hostile):
+    field: int = 1
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "field":
+            raise RuntimeError("no")
+        return super().__getattribute__(name)
 
 
 class LyingText(str):
@@ -83,6 +102,9 @@ def test_everything_becomes_json(value: Any) -> None:
         ({1: "a", None: "b", (1, 2): "c"}, {"1": "a", "None": "b", "(1, 2)": "c"}),
         (Mode.FAST, "fast"),
         (LyingText("x"), "x"),
+        (Number(2**60), str(2**60)),
+        (Real(1.5), 1.5),
+        (Broken(), "<Broken, its repr raised RuntimeError>"),
         (EndlessList([1]), [1]),
         (Hostile(), "<Hostile, its repr raised RuntimeError>"),
         ([Hostile()], ["<Hostile, its repr raised RuntimeError>"]),
@@ -146,7 +168,7 @@ def test_secrets_are_hidden_at_any_depth() -> None:
     }
 
 
-@given(st.text(st.characters(codec=None)))
+@given(st.text(ANY_CHARACTER))
 def test_clean_text_has_nothing_that_disturbs_a_display(text: str) -> None:
     """No control characters but line end and tab, no bidi controls, no lone surrogates; twice is once."""
     clean = clean_text(text)
