@@ -81,9 +81,13 @@ class Run:
             raise self._lost()
         return loaded.view
 
-    def events(self) -> Iterator[Event]:
-        """Return the run's events that are kept, oldest first."""
-        return stream.events(connection.client(), self._keys, self.id)
+    def events(self, *, follow: bool = False) -> Iterator[Event]:
+        """Return the run's events that are kept, oldest first.
+
+        Args:
+            follow: go on with those that come, until the run has ended.
+        """
+        return stream.events(connection.client(), self._keys, self.id, follow=follow)
 
     def wait(self, timeout: float | None = None) -> Run:
         """Wait for the run's end, in any way; return the run.

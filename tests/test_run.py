@@ -83,3 +83,12 @@ def test_the_view_is_what_a_card_shows(nbjobs_settings: NbJobs) -> None:
     run = double.enqueue(21)
     view = run.view
     assert (view.state, view.attempt, view.result) == ("completed", 1, "42")
+
+
+def test_events_can_be_followed_to_the_end(nbjobs_settings: NbJobs) -> None:
+    """What is kept first, then what comes, until the run has ended."""
+    run = double.enqueue(1)
+    following = run.events(follow=True)
+    assert next(following).name == "job.enqueued"
+    run.cancel()
+    assert [event.name for event in following] == ["job.cancelled"]
