@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from . import birth
-from .desk import Claim, Desk, current_owner, done, refused, tell_error, to_wire
+from .desk import Claim, Desk, current_owner, done, tell_error, to_wire
 from .upkeep import Upkeep
 from .vitals import Meter, Usage
 
@@ -47,7 +47,7 @@ class SplitStream(io.TextIOBase):
     def write(self, text: str) -> int:
         """Sends what is complete; keeps an open line until it is."""
         owner = current_owner.get()
-        if not owner:
+        if not owner or self._desk.left:
             return self._plain.write(text)
         whole, newline, rest = (self._open_lines.pop(owner, "") + text).rpartition("\n")
         if rest:
@@ -90,7 +90,7 @@ class AsyncChild:
         def put(claim: Claim | None) -> None:
             loop.call_soon_threadsafe(self._inbox.put_nowait, claim)
 
-        self._desk.send_runs_to(put, waiting)
+        self._desk.send_runs_to_loop(put, waiting)
         beat = asyncio.create_task(self._beat(), name="nbjobs-beat")
         self._own = {beat, asyncio.current_task()}  # type: ignore[arg-type]
         while (claim := await self._inbox.get()) is not None:
@@ -103,7 +103,7 @@ class AsyncChild:
             self._alone = True
         outdated = self._upkeep.outdated()
         if outdated:
-            self._desk.report(refused(claim, outdated))
+            self._desk.refuse(claim, outdated)
             return
         self._alone = self._alone and not self._running
         task = asyncio.create_task(self._run(claim), name=f"nbjobs-{claim['owner']}")

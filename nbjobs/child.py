@@ -20,13 +20,17 @@ from typing import Any
 import msgspec
 
 from . import asyncchild, birth, lending
-from .desk import Attempt, Claim, Desk, current_owner, done, refused, tell_error, to_wire
+from .desk import Attempt, Claim, Desk, current_owner, done, tell_error, to_wire
 from .settings import NbJobs, current, set_current
 from .upkeep import Upkeep, code_watch
 from .vitals import Meter, Usage
 from .wire import Channel, Message
 
 DEFAULT_PERFORMER = "nbjobs.child:attempt_of"
+
+# What every body needs, loaded once by the nursery. Nothing of the user's: that would be frozen as it is
+# then, with its random states and threads, in all children.
+_PRELOADED = ("nbjobs.runner", "nbjobs.jobs", "nbjobs.connection", "cloudpickle")
 
 
 def attempt_of(claim: Claim, usage: Callable[[], Usage | None]) -> Attempt:
@@ -74,7 +78,7 @@ class Child:
     def _run(self, claim: Claim, upkeep: Upkeep) -> None:
         outdated = upkeep.outdated()
         if outdated:
-            self._desk.report(refused(claim, outdated))
+            self._desk.refuse(claim, outdated)
             return
         began_ns, meter = time.time_ns(), Meter()
         current_owner.set(claim["owner"])
@@ -114,7 +118,8 @@ class Upbringing:
         if self.settings:
             set_current(NbJobs.from_wire(self.settings))
         if self.performer == DEFAULT_PERFORMER:
-            importlib.import_module("nbjobs.runner")
+            for module in _PRELOADED:
+                importlib.import_module(module)
         code_watch()
 
 

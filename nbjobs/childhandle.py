@@ -165,8 +165,8 @@ class ChildHandle:
         self._owner = owner
         self._on_output = on_output
         self._loop = asyncio.get_running_loop()
-        self._pipes = [Pipe(stream, self._printed) for stream in ("stdout", "stderr")]
         ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._pipes = [Pipe(stream, self._printed) for stream in ("stdout", "stderr")]
         self._link = Link(ours, on_message=self._handle, on_end=self._on_eof, on_readable=self._drain)
         for pipe in self._pipes:
             self._loop.add_reader(pipe.fd, self._on_printed, pipe)
@@ -245,6 +245,8 @@ class ChildHandle:
             self.up.exception()  # whoever waited for it may have given up
 
     def _stillborn(self, code: int | None, number: int | None) -> str:
+        if self.reason == "nursery":
+            return "the nursery ended before a new child was up; its own error is in the worker's stderr"
         how = f"by signal {number}" if number else f"with exit code {code}" if code is not None else "unseen"
         last = f": {self.last_lines[-1]}" if self.last_lines else ""
         return f"a process for bodies ended {how} before it was up{last}"

@@ -72,7 +72,8 @@ class Desk:
         self._on_end = on_end
         self._lock = threading.Lock()
         self._attempts: dict[str, Attempt] = {}
-        self._stops: dict[str, str] = {}
+        self._expected: dict[str, str] = {}  # owners of runs that have not begun, and why they shall stop
+        self._in_loop = False
         self._answers: queue.SimpleQueue[Message] = queue.SimpleQueue()
 
     def open(self) -> None:
@@ -82,23 +83,34 @@ class Desk:
         threading.Thread(target=self._listen, name="nbjobs-socket", daemon=True).start()
         self.report({"op": "up"})
 
+    @property
+    def left(self) -> bool:
+        """Whether this is no longer the child but a fork of it, which has no worker."""
+        return self._channel.fileno() < 0
+
     def begin(self, claim: Claim, usage: Callable[[], Usage | None]) -> Attempt:
         """Makes the attempt of `claim`; from now on it hears of a stop."""
         owner = claim["owner"]
         attempt = self._performer(claim, usage)
         with self._lock:
             self._attempts[owner] = attempt
-            reason = self._stops.pop(owner, "")
+            reason = self._expected.pop(owner, "")
         if reason:
             attempt.stop(reason)
         self.report({"op": "started", "owner": owner})
         return attempt
 
     def end(self, claim: Claim) -> None:
-        """The attempt no longer hears of stops; to be called before its `done` is sent."""
+        """The attempt no longer hears of stops; to be called before its end is reported."""
         with self._lock:
             self._attempts.pop(claim["owner"], None)
-            self._stops.clear()
+            self._expected.pop(claim["owner"], None)
+
+    def refuse(self, claim: Claim, file: str) -> None:
+        """Answers a run whose code may be older here than on disk."""
+        self.end(claim)
+        why = f"{file} has changed since it was loaded"
+        self.report({"op": "refused", "owner": claim["owner"], "why": why})
 
     def lend(self, lending: bool) -> None:
         """Lends the current body's place to another run, or takes it back (see `lending`).
@@ -106,10 +118,12 @@ class Desk:
         Raises:
             NbjobsError: the worker lends no more places.
         """
-        owner = current_owner.get() or next(iter(self._attempts), "")
-        self.report({"op": "lend" if lending else "unlend", "owner": owner})
-        if not lending:
+        owner = current_owner.get()
+        if self.left or owner not in self._attempts:
             return
+        self.report({"op": "lend" if lending else "unlend", "owner": owner})
+        if not lending or self._in_loop:
+            return  # a loop must not wait; async bodies have places enough
         answer = self._answers.get()
         if not answer["ok"]:
             msg = (
@@ -118,26 +132,32 @@ class Desk:
             )
             raise NbjobsError(msg)
 
-    def send_runs_to(self, on_run: Callable[[Claim], None], waiting: queue.SimpleQueue[Claim | None]) -> None:
-        """Changes who gets the runs, those included that wait for the one before."""
+    def send_runs_to_loop(
+        self, on_run: Callable[[Claim | None], None], waiting: queue.SimpleQueue[Claim | None]
+    ) -> None:
+        """Hands runs to an event loop from now on, those included that wait in `waiting`; None at the end."""
         with self._lock:
+            self._in_loop = True
+            self._on_end = lambda: on_run(None)
             self._on_run = on_run
             with contextlib.suppress(queue.Empty):
-                while (claim := waiting.get_nowait()) is not None:
-                    on_run(claim)
+                while True:
+                    on_run(waiting.get_nowait())
 
     def _listen(self) -> None:
         while (messages := self._channel.read()) is not None:
             for message in messages:
                 self._handle(message)
-        if self._attempts:
-            os.killpg(0, signal.SIGKILL)
-        self._on_end()
+        with self._lock:
+            if self._attempts:
+                os.killpg(0, signal.SIGKILL)
+            self._on_end()
 
     def _handle(self, message: Message) -> None:
         op = message["op"]
         if op == "run":
             with self._lock:
+                self._expected[message["claim"]["owner"]] = ""
                 self._on_run(message["claim"])
         elif op == "stop":
             self._stop(message["owner"], message["reason"])
@@ -147,8 +167,8 @@ class Desk:
     def _stop(self, owner: str, reason: str) -> None:
         with self._lock:
             attempt = self._attempts.get(owner)
-            if attempt is None:  # not begun yet, or ended already
-                self._stops[owner] = reason
+            if owner in self._expected:
+                self._expected[owner] = reason
         if attempt is not None:
             attempt.stop(reason)
 
@@ -169,8 +189,3 @@ def done(claim: Claim, outcome: Any, *, error: str, usage: Usage | None, dirty: 
     cpu, peak = usage or (None, None)
     about = {"owner": claim["owner"], "outcome": outcome, "error": error}
     return {"op": "done", **about, "cpu": cpu, "peak": peak, "dirty": dirty + [error] * bool(error)}
-
-
-def refused(claim: Claim, file: str) -> Message:
-    """The answer to a run whose code may be older here than on disk."""
-    return {"op": "refused", "owner": claim["owner"], "why": f"{file} has changed since it was loaded"}

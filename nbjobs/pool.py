@@ -21,6 +21,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import dataclass
 
 from .child import DEFAULT_PERFORMER, Upbringing
 from .childhandle import ChildHandle, Claim, End, OnOutput, PoolError, Running
@@ -38,6 +39,16 @@ _LONGEST_PAUSE = 5.0
 _REMEMBERED = 10_000
 
 logger = logging.getLogger("nbjobs.pool")
+
+
+@dataclass
+class _Held:
+    """An attempt in the pool's care, from `run` to its end."""
+
+    child: ChildHandle | None = None
+    running: Running | None = None
+    stop: str = ""
+    killed: bool = False
 
 
 class Pool:
@@ -81,7 +92,7 @@ class Pool:
         self._idle: list[ChildHandle] = []
         self._shared: ChildHandle | None = None
         self._sharing = asyncio.Lock()
-        self._running: dict[str, tuple[ChildHandle, Running]] = {}
+        self._held: dict[str, _Held] = {}
         self._places = {"sync": 0, "async": 0}
         self._lent = {"sync": 0, "async": 0}
         self._alone: dict[tuple[str, str], None] = {}
@@ -99,7 +110,11 @@ class Pool:
                 "and use nbjobs here as a client only"
             )
         self._start_nursery()
-        self._idle.append(await self._bear())
+        try:
+            self._idle.append(await self._take())
+        except PoolError:
+            await self.close()
+            raise
 
     @property
     def nursery_pid(self) -> int | None:
@@ -122,25 +137,32 @@ class Pool:
 
         Never raises for anything that a body or a process does.
         """
+        held = self._held[claim.owner] = _Held()
         self._places[claim.kind] += 1
         try:
-            return await self._run(claim)
+            return await self._run(claim, held)
         finally:
             self._places[claim.kind] -= 1
+            del self._held[claim.owner]
 
     def stop(self, owner: str, reason: str) -> bool:
         """Asks a body to end at its next checkpoint; whether the attempt is here."""
-        found = self._running.get(owner)
-        if found is not None:
-            found[0].send({"op": "stop", "owner": owner, "reason": reason})
-        return found is not None
+        held = self._held.get(owner)
+        if held is None:
+            return False
+        held.stop = reason
+        self._send_stop(owner, held)
+        return True
 
     def kill(self, owner: str) -> bool:
         """Ends the process in which an attempt runs, at once; whether the attempt is here."""
-        found = self._running.get(owner)
-        if found is not None:
-            found[0].kill("killed")
-        return found is not None
+        held = self._held.get(owner)
+        if held is None:
+            return False
+        held.killed = True
+        if held.child is not None:
+            held.child.kill("killed")
+        return True
 
     async def close(self) -> None:
         """Ends all processes; attempts that still run end as died, reason ``closed``."""
@@ -158,6 +180,7 @@ class Pool:
         if self._nursery is not None:
             await self._nursery.close()
             self._nursery = None
+        self._nursery_up.set()  # whoever waits for it finds the pool closed
         self._bury_all("closed")
 
     # What the handles tell.
@@ -206,36 +229,55 @@ class Pool:
 
     # Runs.
 
-    async def _run(self, claim: Claim) -> End:
+    async def _run(self, claim: Claim, held: _Held) -> End:
         end = None
         for _ in range(BIRTH_TRIES):
             try:
                 child = await self._child_for(claim)
             except PoolError as error:
                 return End(died=True, reason="no child", last_lines=[str(error)])
-            end = await self._perform(child, claim)
+            end = await self._perform(child, claim, held)
             if end is not None and (end.started or not end.died or end.reason):
                 return end
             # Refused, or dead before the body began: nothing has happened, another child may have it.
         return end or End(died=True, reason="no child", last_lines=["code on disk changes all the time"])
 
-    async def _perform(self, child: ChildHandle, claim: Claim) -> End | None:
-        running = child.begin(claim)
-        self._running[claim.owner] = child, running
+    async def _perform(self, child: ChildHandle, claim: Claim, held: _Held) -> End | None:
+        if held.killed:
+            self._give_back(child)
+            return End(died=True, reason="killed")
+        held.child = child
+        held.running = running = child.begin(claim)
+        self._send_stop(claim.owner, held)
         try:
             end = await running.ended
         except asyncio.CancelledError:
             child.kill("killed")
             raise
         finally:
-            del self._running[claim.owner]
+            held.child = held.running = None
             if running.lent:
                 self._lent[claim.kind] -= 1
+        self._remember(claim, end)
+        return end
+
+    def _send_stop(self, owner: str, held: _Held) -> None:
+        if held.stop and held.child is not None:
+            held.child.send({"op": "stop", "owner": owner, "reason": held.stop})
+
+    def _give_back(self, child: ChildHandle) -> None:
+        if child is not self._shared:
+            self.on_idle(child, [])
+
+    def _remember(self, claim: Claim, end: End | None) -> None:
+        """Whose shared child died has one of its own from then on."""
+        whose = claim.user, claim.run
         if end is not None and end.died and end.shared:
-            self._alone[claim.user, claim.run] = None
+            self._alone[whose] = None
             if len(self._alone) > _REMEMBERED:
                 del self._alone[next(iter(self._alone))]
-        return end
+        elif end is not None and end.outcome is not None and end.outcome["code"] in ("completed", "failed"):
+            self._alone.pop(whose, None)
 
     async def _child_for(self, claim: Claim) -> ChildHandle:
         if claim.kind != "async":
@@ -291,10 +333,11 @@ class Pool:
         try:
             child = await self._born()
         except PoolError as error:
-            self._failures += 1
+            self._failures += not self._closing
             if self._failures >= BIRTH_TRIES and not self.trouble:
                 self.trouble = str(error)
                 logger.error("no process for bodies can be started: %s", error)
+            self._want_spare()
             raise
         self._failures = self._restarts = 0
         if self.trouble:
@@ -305,14 +348,16 @@ class Pool:
     async def _born(self) -> ChildHandle:
         try:
             await asyncio.wait_for(self._nursery_up.wait(), BIRTH_SECONDS)
-            self._births += 1
-            child = ChildHandle(f"{os.getpid()}.{id(self):x}.{self._births}", self, self._on_output)
         except asyncio.TimeoutError:
             raise PoolError(f"the nursery has not come up within {BIRTH_SECONDS:g} s") from None
+        if self._closing or self._nursery is None:
+            raise PoolError("the pool is closed")
+        self._births += 1
+        try:
+            child = ChildHandle(f"{os.getpid()}.{id(self):x}.{self._births}", self, self._on_output)
         except OSError as error:
             raise PoolError(f"no pipes for a child: {error}") from error
         self._children[child.name] = child
-        assert self._nursery is not None
         self._nursery.send({"op": "fork", "name": child.name}, child.give_fds())
         try:
             await asyncio.wait_for(asyncio.shield(child.up), BIRTH_SECONDS)
@@ -332,9 +377,7 @@ class Pool:
     def _start_nursery(self) -> None:
         if self._closing:
             return
-        upbringing = Upbringing(
-            self._settings.to_wire(), self._performer, list(sys.path), self._settings.children
-        )
+        upbringing = Upbringing(self._settings.to_wire(), self._performer, list(sys.path), self._settings.children)
         self._nursery = NurseryHandle(
             upbringing, birth=self._birth, on_message=self._on_nursery, on_end=self._on_nursery_end
         )

@@ -21,6 +21,7 @@ from .vitals import MIB, memory_limit, status_bytes
 _THREAD_PATIENCE = 0.05
 # Threads that libraries keep for the whole process and that run none of the body's code.
 _KEPT_THREADS = {("tqdm._monitor", "TMonitor")}
+_OWN_THREADS = {"nbjobs-ticker", "nbjobs-follower"}
 
 
 class Baseline:
@@ -52,7 +53,7 @@ class Baseline:
         deadline = time.monotonic() + _THREAD_PATIENCE
         left = []
         for thread in set(threading.enumerate()) - self._threads:
-            if (type(thread).__module__, type(thread).__name__) in _KEPT_THREADS:
+            if (type(thread).__module__, type(thread).__name__) in _KEPT_THREADS or thread.name in _OWN_THREADS:
                 continue
             if not isinstance(thread, threading._DummyThread):
                 thread.join(max(0.0, deadline - time.monotonic()))

@@ -56,8 +56,11 @@ def make(claim: dict[str, Any], usage: Any) -> Performance:
     return Performance(claim)
 
 
-def dies_at_birth(claim: dict[str, Any], usage: Any) -> Performance:
-    raise AssertionError("never called")
+def __getattr__(name: str) -> Any:
+    """A performer that is missing while a file says so."""
+    if name == "make_unless_broken" and not Path(os.environ["NBJOBS_TEST_SWITCH"]).exists():
+        return make
+    raise AttributeError(f"no {name} at present")
 
 
 def nothing(attempt: Performance) -> None:
@@ -98,6 +101,10 @@ def prints_apart(attempt: Performance) -> None:
     os.write(1, b"raw")
 
 
+def burns_nothing(attempt: Performance) -> None:
+    sum(range(1000))
+
+
 def floods(attempt: Performance, count: int) -> None:
     for number in range(count):
         print(number)
@@ -118,7 +125,9 @@ def holds_gil(attempt: Performance) -> None:
     re.match(r"(a+)+$", "a" * 64 + "b")
 
 
-def waits_for_stop(attempt: Performance) -> str:
+def waits_for_stop(attempt: Performance, say: str = "") -> str:
+    if say:
+        print(os.getpid())
     while not attempt.stopped.wait(0.01):
         pass
     return attempt.reason
@@ -204,6 +213,19 @@ def imports(attempt: Performance, folder: str, name: str) -> str:
     return str(__import__(name).VALUE)
 
 
+def imports_and_waits(attempt: Performance, folder: str, name: str) -> None:
+    print(imports(attempt, folder, name))
+    waits_for_stop(attempt)
+    sys.path.remove(folder)
+
+
+def starts_daemon_and_waits(attempt: Performance) -> None:
+    """As `sh -c "server &"` does: its parent is gone at once, its group is another."""
+    command = "import subprocess; print(subprocess.Popen(['sleep', '300'], start_new_session=True, stdout=-3).pid)"
+    print(subprocess.run([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True).stdout)
+    waits_for_stop(attempt)
+
+
 def burns(attempt: Performance, seconds: float) -> None:
     end = time.process_time() + seconds
     while time.process_time() < end:
@@ -221,11 +243,33 @@ def lends(attempt: Performance) -> str:
     return attempt.reason
 
 
+def lends_and_goes_on(attempt: Performance) -> None:
+    lends(attempt)
+    attempt.stopped.clear()
+    waits_for_stop(attempt)
+
+
+async def alends(attempt: Performance) -> str:
+    with lending.lent_place():
+        return await await_stop(attempt)
+
+
 async def anothing(attempt: Performance) -> None:
     pass
 
 
 async def apid(attempt: Performance) -> int:
+    return os.getpid()
+
+
+_together: set[int] = set()
+
+
+async def apid_together(attempt: Performance, count: int) -> int:
+    """Returns when so many of them run in this process."""
+    _together.add(id(attempt))
+    while len(_together) < count:
+        await asyncio.sleep(0.002)
     return os.getpid()
 
 
