@@ -10,7 +10,7 @@ Everything that speaks to Redis gets its client here, so that four rules hold ev
 - A fork shares no connection with its parent.
 - An error says which Redis (without its password), what is wrong and what to do: `RedisUnavailable`.
 
-Text goes in and comes out as ``str``; bytes that are no UTF-8 survive as lone surrogates.
+Text goes in and comes out as ``str``; where Redis holds bytes that are no UTF-8, they come as lone surrogates.
 """
 
 from __future__ import annotations
@@ -82,11 +82,11 @@ class _Owing:
 
     owed = 0
 
-    def pack_command(self, *args: Any) -> Any:
+    def send_command(self, *args: Any, **options: Any) -> None:
         self.owed += 1
-        return super().pack_command(*args)  # type: ignore[misc]
+        super().send_command(*args, **options)  # type: ignore[misc]
 
-    def pack_commands(self, commands: Any) -> Any:
+    def pack_commands(self, commands: Any) -> Any:  # of a pipeline, which sends them right after
         commands = list(commands)
         self.owed += len(commands)
         return super().pack_commands(commands)  # type: ignore[misc]
@@ -161,9 +161,7 @@ def async_client(
     """Return a client for asyncio, as `sync_client` does. Close it with ``await client.aclose()``."""
     _parse(url)
     backoff = AsyncRetry(FullJitterBackoff(cap=0.5, base=0.02), _RETRIES if retry else 0)
-    pool = redis.asyncio.ConnectionPool.from_url(
-        url, **{**_options(name, timeout, retry), "retry": backoff, **options}
-    )
+    pool = redis.asyncio.ConnectionPool.from_url(url, **{**_options(name, timeout, retry), "retry": backoff, **options})
     return redis.asyncio.Redis.from_pool(pool)
 
 
@@ -228,13 +226,9 @@ def check(client: redis.Redis) -> tuple[int, ...]:
     """Return the version of Redis, or raise `RedisUnavailable` with the one line that says what is wrong."""
     with translated(client):
         answer = execute(client, "HELLO")
-        fields = (
-            dict(zip(answer[::2], answer[1::2], strict=True)) if isinstance(answer, list) else dict(answer)
-        )
+        fields = dict(zip(answer[::2], answer[1::2], strict=True)) if isinstance(answer, list) else dict(answer)
         version = tuple(int(part) for part in str(fields.get("version", "0")).split(".") if part.isdigit())
     if version < OLDEST:
         found = ".".join(map(str, version))
-        raise RedisUnavailable(
-            f"Redis at {where(client)} has version {found}, expected 7.0 or later, or Valkey."
-        )
+        raise RedisUnavailable(f"Redis at {where(client)} has version {found}, expected 7.0 or later, or Valkey.")
     return version

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from redis import SSLConnection
+from redis.asyncio import SSLConnection as AsyncSSLConnection
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -49,20 +51,21 @@ def translated(client: Any) -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        told = _told(error)
+        told = _told(error, client)
         if told is None:
             raise
         raise RedisUnavailable(f"Redis at {where(client)} {told}") from error
 
 
-def _told(error: BaseException) -> str | None:
+def _told(error: BaseException, client: Any) -> str | None:
     """Return what is wrong and what to do, or None where the error says nothing about the connection."""
     text = str(error)
     for kinds, starts, told in _PLAIN_WORDS:
         if isinstance(error, kinds) or (starts and text.startswith(starts)):
             return told
     if isinstance(error, (*LOST, OSError)):
-        return f"does not answer ({_reason(error)}): check that it runs and that NBJOBS_REDIS_URL is right."
+        tls = " and that it speaks TLS, as rediss:// says" if _uses_tls(client) else ""
+        return f"does not answer ({_reason(error)}): check that it runs{tls}, and that NBJOBS_REDIS_URL is right."
     return None
 
 
@@ -99,11 +102,13 @@ _PLAIN_WORDS: list[tuple[tuple[type[Exception], ...], tuple[str, ...], str]] = [
 
 
 def _reason(error: BaseException) -> str:
-    if "SSL" in str(error) or "CERTIFICATE" in str(error):
-        return "TLS failed; redis:// is without, rediss:// with TLS"
     cause = error.__cause__ or error.__context__ or error
     found = cause.strerror if isinstance(cause, OSError) else ""
     return found or str(error) or type(error).__name__
+
+
+def _uses_tls(client: Any) -> bool:
+    return issubclass(client.connection_pool.connection_class, (SSLConnection, AsyncSSLConnection))
 
 
 def where(client: Any) -> str:

@@ -105,7 +105,8 @@ class RedisServer:
 
     def client(self, **options: Any) -> redis.Redis:
         """Return a plain client, closed by whoever asks."""
-        return redis.Redis.from_url(self.url, **{"decode_responses": True, "socket_timeout": 10, **options})
+        usual = {"decode_responses": True, "socket_timeout": 10, "password": self.options.get("requirepass")}
+        return redis.Redis.from_url(self.url, **{**usual, **options})
 
     def start(self, timeout: float = 10.0) -> RedisServer:
         """Start the server, wait until it answers and its data are loaded."""

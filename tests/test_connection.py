@@ -1,0 +1,360 @@
+"""Clients of Redis: lost answers, interrupts, forks, and errors that say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from nbjobs import connection, embedded
+from nbjobs.errors import RedisUnavailable, SettingsError
+from nbjobs.settings import NbJobs, configure
+
+from .proxy import Proxy
+from .support import RedisServer, wait_until
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    found = connection.sync_client(redis_url)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer, redis_client: redis.Redis) -> Iterator[Proxy]:
+    with Proxy(str(redis_server.socket)) as found:
+        yield found
+
+
+# -- the connection --------------------------------------------------------------------------------
+
+
+def test_client_speaks_text(client: redis.Redis) -> None:
+    """Answers are str, also where the bytes are no UTF-8."""
+    client.set("nbjobs:x", b"\xff\xc3\xa9")
+    assert client.get("nbjobs:x") == "\udcff\u00e9"
+    assert client.execute_command("GET", "nbjobs:x", NEVER_DECODE=True) == b"\xff\xc3\xa9"
+
+
+def test_client_has_a_name(redis_url: str, redis_client: redis.Redis) -> None:
+    """CLIENT LIST says who is connected."""
+    client = connection.sync_client(redis_url, name="nbjobs-test")
+    client.ping()
+    assert any(one["name"] == "nbjobs-test" for one in redis_client.client_list())
+    client.close()
+
+
+def test_close_closes_all_connections(redis_url: str, redis_client: redis.Redis) -> None:
+    """A closed client leaves no connection in Redis."""
+    client = connection.sync_client(redis_url, name="nbjobs-closed")
+    client.ping()
+    client.close()
+    wait_until(
+        lambda: not any(one["name"] == "nbjobs-closed" for one in redis_client.client_list()),
+        description="the connection is closed",
+    )
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/2", "rediss://127.0.0.1:1/2", "unix:///nowhere/s?db=2"])
+def test_each_kind_of_connection_counts_its_answers(url: str) -> None:
+    """TCP, TLS and unix sockets are guarded alike, and keep what the URL says."""
+    pool = connection.sync_client(url).connection_pool
+    made = pool.make_connection()
+    assert made.owed == 0
+    assert pool.connection_kwargs["db"] == 2
+
+
+def interrupted(client: redis.Redis, at: str) -> None:
+    """Send a command and be interrupted before its answer is read."""
+    pool = client.connection_pool
+    made = pool.get_connection()
+    pool.release(made)
+    real = getattr(made, at)
+
+    def interrupt(*args: Any, **options: Any) -> None:
+        setattr(made, at, real)
+        if at == "send_packed_command":
+            real(*args, **options)
+        raise KeyboardInterrupt
+
+    setattr(made, at, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        client.echo("mine")
+
+
+@pytest.mark.parametrize("at", ["send_packed_command", "read_response"])
+@pytest.mark.parametrize("delay", [0.0, 0.05])
+def test_interrupt_never_gives_an_answer_to_another_call(proxy: Proxy, at: str, delay: float) -> None:
+    """After an interrupt between sending and reading, the connection is dropped, however late the answer comes."""
+    client = connection.sync_client(proxy.url)
+    client.ping()
+    proxy.delay = delay
+    interrupted(client, at)
+    assert client.echo("theirs") == "theirs"
+    assert client.echo("more") == "more"
+    client.close()
+
+
+def test_interrupt_within_a_pipeline_drops_its_connection(proxy: Proxy) -> None:
+    """A pipeline that was interrupted between two of its answers leaves none behind."""
+    client = connection.sync_client(proxy.url)
+    pipe = client.pipeline(transaction=False)
+    pipe.echo("a").echo("b").echo("c")
+    made = client.connection_pool.get_connection()
+    client.connection_pool.release(made)
+    real, seen = made.read_response, []
+
+    def second(*args: Any, **options: Any) -> Any:
+        seen.append(1)
+        if len(seen) == 2:
+            made.read_response = real
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    made.read_response = second
+    with pytest.raises(KeyboardInterrupt):
+        pipe.execute()
+    assert client.echo("d") == "d"
+    client.close()
+
+
+def test_good_connection_is_used_again(client: redis.Redis, redis_client: redis.Redis) -> None:
+    """Errors of Redis, transactions and pipelines leave a connection as it was: no new one is made for them."""
+    client.ping()
+    id = client.client_id()
+    with pytest.raises(redis.ResponseError):
+        client.execute_command("NOSUCH")
+    with client.pipeline() as pipe:
+        pipe.echo("a").echo("b").execute()
+    with client.pipeline(transaction=False) as pipe:
+        pipe.execute_command("NOSUCH").echo("b").execute(raise_on_error=False)
+    assert client.client_id() == id
+
+
+@pytest.mark.fault(12)
+async def test_cancelled_calls_never_cross(redis_url: str) -> None:
+    """A thousand calls cancelled at random points: no later call gets another's answer."""
+    client = connection.async_client(redis_url)
+    dice = random.Random(12)
+    crossed = cancelled = 0
+
+    async def tagged(tag: str) -> None:
+        nonlocal crossed
+        if dice.random() < 0.5:
+            answers = [await client.echo(tag)]
+        else:
+            pipe = client.pipeline(transaction=False)
+            answers = await pipe.echo(tag).echo(tag).execute()
+        crossed += any(answer != tag for answer in answers)
+
+    for round in range(125):
+        tasks = [asyncio.ensure_future(tagged(f"{round}-{k}")) for k in range(8)]
+        for _ in range(dice.randrange(12)):
+            await asyncio.sleep(0)
+        for task in dice.sample(tasks, 4):
+            cancelled += task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert crossed == 0
+    assert cancelled > 100
+    await client.aclose()
+
+
+def test_threads_share_a_client(client: redis.Redis) -> None:
+    """Eight threads on one client get each its own answers."""
+    wrong: list[str] = []
+
+    def ask(name: str) -> None:
+        for k in range(50):
+            tag = f"{name}-{k}"
+            if client.echo(tag) != tag:
+                wrong.append(tag)
+
+    threads = [threading.Thread(target=ask, args=(str(k),)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# -- trying again ----------------------------------------------------------------------------------
+
+
+def test_lost_answer_is_asked_for_again(proxy: Proxy, redis_client: redis.Redis) -> None:
+    """Reads and idempotent writes come through where an answer was lost."""
+    client = connection.sync_client(proxy.url)
+    proxy.lose = 2
+    assert client.echo("a") == "a"
+    assert proxy.lost == 2
+    client.close()
+
+
+def test_command_that_must_not_come_twice_is_sent_once(proxy: Proxy, redis_client: redis.Redis) -> None:
+    """With retry off, a lost answer is an error, and the command was done once."""
+    client = connection.sync_client(proxy.url, retry=False)
+    proxy.lose = 1
+    with pytest.raises(connection.ConnectionError):
+        client.incr("nbjobs:count")
+    assert redis_client.get("nbjobs:count") == "1"
+    client.close()
+
+
+@pytest.mark.fault(23)
+def test_answer_that_does_not_come_is_an_error(proxy: Proxy) -> None:
+    """A wait ends after the timeout."""
+    client = connection.sync_client(proxy.url, timeout=0.05, retry=False)
+    client.ping()
+    proxy.delay = 0.5
+    with pytest.raises(connection.TimeoutError):
+        client.ping()
+    client.close()
+
+
+# -- the shared client -----------------------------------------------------------------------------
+
+
+def test_process_shares_one_client(nbjobs_settings: NbJobs, redis_url: str) -> None:
+    """client() is one client per process and setting of redis_url."""
+    first = connection.client()
+    assert connection.client() is first
+    configure(redis_url=redis_url + "?db=1")
+    second = connection.client()
+    assert second is not first
+    assert second.connection_pool.connection_kwargs["db"] == 1
+    first.close()
+    second.close()
+
+
+def test_embedded_redis_is_asked_for_its_url(
+    nbjobs_settings: NbJobs, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without redis_url, the embedded daemon says where its Redis is; it is asked once."""
+    asked = []
+
+    def url(settings: NbJobs) -> str:
+        asked.append(settings)
+        return redis_url
+
+    monkeypatch.setattr(embedded, "url", url)
+    configure(redis_url=None)
+    assert connection.client().ping()
+    assert connection.client().ping()
+    assert len(asked) == 1
+    connection.client().close()
+
+
+@pytest.mark.fault(59)
+def test_fork_shares_no_connection(nbjobs_settings: NbJobs, redis_client: redis.Redis) -> None:
+    """A forked child connects anew; the parent's connection goes on as it was."""
+    shared = connection.client()
+    mine = shared.client_id()
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            again = connection.client()
+            os.write(write, f"{again is shared} {again.client_id()} {shared.client_id()}".encode())
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    same, new, old = os.read(read, 1000).decode().split()
+    os.close(read)
+    os.close(write)
+    assert same == "False"
+    assert str(mine) not in (new, old)
+    assert shared.client_id() == mine
+    shared.close()
+
+
+# -- what is wrong ---------------------------------------------------------------------------------
+
+
+def told(url: str, **options: Any) -> str:
+    """Return what check says of a Redis that cannot be used."""
+    client = connection.sync_client(url, retry=False, timeout=1, **options)
+    with pytest.raises(RedisUnavailable) as caught:
+        connection.check(client)
+    client.close()
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_check_returns_the_version(client: redis.Redis) -> None:
+    """A Redis that can be used answers its version."""
+    assert connection.check(client) >= (7, 0)
+
+
+@pytest.mark.fault(60)
+def test_nobody_there_is_told() -> None:
+    """A port where nothing listens, and a socket that is not there."""
+    assert "127.0.0.1:1/0 does not answer (Connection refused)" in told("redis://ada:secret@127.0.0.1:1/0")
+    assert "unix:///nowhere/redis.sock does not answer (No such file" in told("unix:///nowhere/redis.sock")
+
+
+@pytest.mark.fault(60)
+def test_start_up_mistakes_are_told() -> None:
+    """Wrong password, none where one is needed, a database that is not there, TLS where there is none."""
+    with RedisServer(port=_free_port(), requirepass="right", databases="2") as server:
+        at = f"127.0.0.1:{server.port}"
+        assert "refuses the user or the password" in told(f"redis://:secret@{at}/0")
+        assert "refuses the user or the password" in told(f"redis://{at}/0")
+        assert "no database of that number" in told(f"redis://:right@{at}/7")
+        assert "that it speaks TLS, as rediss:// says" in told(f"rediss://:secret@{at}/0")
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+@pytest.mark.fault(60)
+def test_old_redis_is_told(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis 6 has no scripts with flags, so it is refused by its version."""
+    monkeypatch.setattr(connection, "OLDEST", (99, 0))
+    with pytest.raises(RedisUnavailable, match=r"has version \d+\.\d+\.\d+, expected"):
+        connection.check(client)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (redis.exceptions.BusyLoadingError("Redis is loading"), "still loading"),
+        (redis.exceptions.ReadOnlyError("READONLY"), "replica"),
+        (redis.exceptions.ResponseError("MISCONF Redis is configured to save"), "cannot save to its disk"),
+        (redis.exceptions.ResponseError("unknown command 'EVALSHA'"), "too old"),
+        (redis.exceptions.ResponseError("Error compiling script (new function)"), "too old"),
+        (redis.exceptions.OutOfMemoryError("command not allowed"), "is full"),
+        (redis.exceptions.TimeoutError("Timeout reading from socket"), "does not answer (Timeout"),
+    ],
+)
+def test_outage_is_told_with_what_to_do(client: redis.Redis, error: Exception, words: str) -> None:
+    """Whatever keeps a client from its Redis becomes one line; the cause stays attached."""
+    with pytest.raises(RedisUnavailable) as caught, connection.translated(client):
+        raise error
+    assert words in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
+def test_other_errors_pass(client: redis.Redis) -> None:
+    """An error of the call itself is not an outage."""
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"), connection.translated(client):
+        raise redis.ResponseError("WRONGTYPE Operation against a key")
+
+
+@pytest.mark.parametrize("make", [connection.sync_client, connection.async_client])
+def test_url_that_cannot_be_read_is_refused_without_its_password(make: Any) -> None:
+    """The error names the setting and shows what is expected."""
+    with pytest.raises(SettingsError, match="redis_url is") as caught:
+        make("http://ada:secret@host")
+    assert "secret" not in str(caught.value)
+    assert "unix://" in str(caught.value)
