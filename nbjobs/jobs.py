@@ -20,9 +20,7 @@ import asyncio
 import functools
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, TypeVar, overload
-
-from typing_extensions import ParamSpec
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from . import code
 from .enqueue import Options, enqueue
