@@ -4,9 +4,10 @@ A journal carries a :class:`~nbjobs.continuation.Continuation`. It gathers what 
 cursor, ended steps, events and view of a commit are stored together or not at all, once, in order, and only while the
 attempt holds the run. A commit whose reply was lost is sent again byte for byte; the store knows it by its number.
 
-Who commits when: a step's beginning and end at once. Between them, where items are slow, the loop itself before its
-next item; where they are fast, the ticker's thread, some 25 times a second. The interval grows with the time that a
-commit takes, so a loaded Redis is asked less often.
+Who commits when: a step's beginning and end at once. Between them the loop itself, after the first item that ends when
+the ticker's thread has raised its flag: at once where nothing waits to be committed, so that slow items are durable one
+by one, else some 25 times a second. The thread commits only what a loop does not get to, such as events that were
+notified inside a long item. The interval grows with the time that a commit takes, so a loaded Redis is asked less often.
 """
 
 from __future__ import annotations
@@ -190,15 +191,15 @@ class Journal:
                 step.flag = True
             return
         moved = step is not None and (step.name, step.value, step.done) != self._written
-        if moved or self._pending or self._late:
-            if now - self._at >= self._interval:
-                try:
-                    self.commit()
-                except Exception as error:  # raised in the body instead, at its next checkpoint
-                    self._error = error
-                    self.stop("error")
-        elif step is not None:
-            step.flag = True
+        due = now - self._at >= self._interval
+        if step is not None and not step.flag and (due or not moved):
+            step.flag = True  # the loop commits best: a thread beside it waits for the interpreter again and again
+        elif due and (moved or self._pending or self._late):
+            try:
+                self.commit()
+            except Exception as error:  # raised in the body instead, at its next checkpoint
+                self._error = error
+                self.stop("error")
 
     # -- writing -------------------------------------------------------------------------------------------------
 
