@@ -34,10 +34,9 @@ _CARD = (
     "font-family:var(--jp-ui-font-family,system-ui,sans-serif);"
     "font-size:var(--jp-ui-font-size1,13px);line-height:18px;font-variant-numeric:tabular-nums"
 )
+_ICON = "display:inline-block;width:14px;margin-right:3px;text-align:center"
 _SMALL = f"font-size:12px;line-height:16px;min-height:16px;color:{_QUIET}"
-_ERROR = (
-    "font-family:var(--jp-code-font-family,monospace);font-size:12px;line-height:16px;overflow-wrap:anywhere"
-)
+_ERROR = "font-family:var(--jp-code-font-family,monospace);font-size:12px;line-height:16px;overflow-wrap:anywhere"
 
 
 def text(face: Face) -> str:
@@ -50,8 +49,8 @@ def html(face: Face) -> str:
     """The run as one block of HTML of the card's size, everything in it escaped."""
     accent = _ACCENTS.get(face.state, _QUIET)
     head = (
-        f'<span style="color:{accent}">{escape(face.icon)}</span> '
-        f"<b>{escape(face.name)}</b>&ensp;{escape(face.headline)}"
+        f'<span style="{_ICON};color:{accent}">{escape(face.icon)}</span> '
+        f'<b style="margin-right:6px">{escape(face.name)}</b> {escape(face.headline)}'
     )
     parts = [
         f"<div>{head}</div>",

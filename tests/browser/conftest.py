@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from ..support import RedisServer
 from .cards import CardPage
 from .lab import Lab
+
+Process = subprocess.Popen[bytes]
 
 ARTIFACTS = Path(__file__).parents[2] / "artifacts"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
@@ -63,7 +68,37 @@ def cards(browser: Browser) -> Iterator[CardPage]:
 
 
 @pytest.fixture(scope="package")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A JupyterLab server on an empty folder."""
-    with Lab(tmp_path_factory.mktemp("lab")) as server:
+def store() -> Iterator[RedisServer]:
+    """The Redis of the runs that notebooks here enqueue."""
+    with RedisServer() as server:
         yield server
+
+
+@pytest.fixture(scope="package")
+def lab(tmp_path_factory: pytest.TempPathFactory, store: RedisServer) -> Iterator[Lab]:
+    """A JupyterLab server on an empty folder, whose kernels put their runs into `store`."""
+    environment = {"NBJOBS_REDIS_URL": store.url, "NBJOBS_USER": "ada"}
+    with Lab(tmp_path_factory.mktemp("lab"), environment) as server:
+        yield server
+
+
+@pytest.fixture
+def start_worker(store: RedisServer, tmp_path: Path) -> Iterator[Callable[[], Process]]:
+    """Starts a worker for the runs in `store`, as late as a test wants; it ends with the test."""
+    environment = {**os.environ, "NBJOBS_REDIS_URL": store.url, "NBJOBS_ACCEPT_CODE": "true"}
+    started: list[Process] = []
+
+    def start() -> Process:
+        with (tmp_path / "worker.log").open("ab") as log:
+            command = [sys.executable, "-m", "nbjobs", "worker"]
+            started.append(Process(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

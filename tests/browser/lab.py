@@ -37,8 +37,9 @@ _KERNEL_IDLE = """() => {
 class Lab:
     """Runs JupyterLab with configuration, data and home in folders of its own, until the block is left."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None) -> None:
         self.root = folder / "notebooks"
+        self.environment = environment or {}
         self.folder = folder
         self.token = secrets.token_hex(16)
         self.url = ""
@@ -96,6 +97,7 @@ class Lab:
         own = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "NBJOBS"))}
         return {
             **own,
+            **self.environment,
             "HOME": str(self.folder / "home"),
             "JUPYTER_CONFIG_DIR": str(self.folder / "config"),
             "JUPYTER_DATA_DIR": str(self.folder / "data"),
@@ -118,6 +120,7 @@ class Lab:
     def write(self, name: str, *cells: str) -> str:
         """Make a notebook of these code cells."""
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.root / name)
         return name
 
@@ -139,12 +142,14 @@ class Notebook:
         self.context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=theme)  # type: ignore[arg-type]
         self.page: Page = self.context.new_page()
         self.errors: list[str] = []
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("pageerror", lambda error: self.errors.append(f"{error}\n{error.stack}"))
         self.page.goto(f"{lab.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{name}?token={lab.token}")
         self.page.wait_for_function("window.jupyterapp?.restored", timeout=60_000)
         self.page.evaluate("window.jupyterapp.restored.then(() => true)")
         if theme == "dark":
             self.command("apputils:change-theme", {"theme": "JupyterLab Dark"})
+        if width < 600:
+            self.command("application:toggle-left-area")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         self.page.wait_for_function(_KERNEL_IDLE, timeout=60_000)
 
