@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def test_the_browser_is_told_the_run_and_its_face_alone(card: Card) -> None:
     ours = {name for name in card.get_state() if not name.startswith("_")}
     assert ours == {"run_id", "face", "layout", "tabbable", "tooltip"}
     told = dict(card.face)
-    assert abs(told.pop("sent") - display.time.time() * 1000) < 5000
+    assert abs(told.pop("sent") - time.time() * 1000) < 5000
     assert told == msgspec.to_builtins(face(QUEUED))
     json.dumps(card.face)
 
@@ -125,9 +126,7 @@ class Shell:
         self.display_pub = self
         self.published: list[tuple[dict[str, Any], dict[str, Any], bool]] = []
 
-    def publish(
-        self, data: dict[str, Any], transient: dict[str, Any] | None = None, update: bool = False
-    ) -> None:
+    def publish(self, data: dict[str, Any], transient: dict[str, Any] | None = None, update: bool = False) -> None:
         self.published.append((data, transient or {}, update))
 
 
@@ -222,9 +221,7 @@ def test_a_fault_in_showing_stays_out_of_the_cells(
     assert run.closed == 1
 
 
-def test_no_display_outside_ipython(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_display_outside_ipython(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """In plain Python `show` prints the text."""
     monkeypatch.setattr(display, "get_ipython", lambda: None)
     display.show(Watched(empty("r-queued", "shop.import_orders")))

@@ -24,7 +24,7 @@ HOSTILE = [
 
 
 def made(name: str) -> Face:
-    return face(views(NOW)[name], now=NOW)
+    return face(views(NOW)[name])
 
 
 class Tags(HTMLParser):
@@ -70,12 +70,22 @@ def test_a_run_under_way_says_since_when_and_how_to_attach() -> None:
         assert "under way" not in form(made("completed"))
 
 
+def test_what_ages_is_not_saved() -> None:
+    """A rate, or "36 s left", would be untrue when the notebook is opened again."""
+    assert "left" in made("resumed").facts[2].text
+    for form in (saved.text, saved.html):
+        told = form(made("resumed"))
+        assert "12,431 of 20,000 · resumed once at 8,000" in told
+        assert "left" not in told
+
+
 @pytest.mark.parametrize("name", list(views(NOW)))
 def test_both_forms_use_the_words_of_the_face(name: str) -> None:
-    """Name, headline, percent, facts and error stand in text and HTML just as in the card."""
+    """Name, headline, percent, facts and error stand in text and HTML just as in the card, but for what ages."""
     shown = made(name)
     text, html = saved.text(shown), Tags(saved.html(shown)).data
-    facts = (fact.text for fact in shown.facts)
+    ageing = () if shown.ended else ("rate", "remaining")
+    facts = (fact.text for fact in shown.facts if fact.kind not in ageing)
     for words in (shown.name, shown.headline, shown.percent, shown.error, *facts):
         assert words in text
         assert words in html

@@ -1,11 +1,11 @@
 """A run as text and as HTML: what a saved notebook, nbconvert and a reader without JavaScript show.
 
-The same words as the card's. The HTML is one block without script, class or style sheet; its inline styles
-hold nothing but our own constants and numbers, its text is escaped.
+The same words as the card's, without those that age. The HTML is one block without script, class or style
+sheet; its inline styles hold nothing but our own constants and numbers, its text is escaped.
 
     >>> from nbjobs.face import face
     >>> from nbjobs.view import empty
-    >>> print(text(face(empty("r1", "shop.import_orders"), now=0)))
+    >>> print(text(face(empty("r1", "shop.import_orders"))))
     ○ import_orders  queued
     under way; nbjobs.attach('r1') shows it live
 """
@@ -26,6 +26,7 @@ _ACCENTS = {
     "failed": "var(--jp-error-color1,#d32f2f)",
     "dead": "var(--jp-error-color1,#d32f2f)",
 }
+_AGEING = frozenset(("rate", "remaining", "elapsed", "wait"))  # untrue by the time it is read
 _QUIET = "var(--jp-ui-font-color2,#757575)"
 _EDGE = "var(--jp-border-color1,#bdbdbd)"
 _CARD = (
@@ -40,7 +41,7 @@ _ERROR = "font-family:var(--jp-code-font-family,monospace);font-size:12px;line-h
 
 
 def text(face: Face) -> str:
-    """The run in a few lines of plain text; `face` is one made for a moment (`face(view, now=…)`)."""
+    """The run in a few lines of plain text."""
     first = "  ".join(part for part in (f"{face.icon} {face.name}", face.headline, face.percent) if part)
     return "\n".join(line for line in (first, _facts(face), face.error, _attach(face)) if line)
 
@@ -65,7 +66,8 @@ def html(face: Face) -> str:
 
 
 def _facts(face: Face) -> str:
-    return " · ".join(fact.text for fact in face.facts)
+    kept = (fact.text for fact in face.facts if face.ended or fact.kind not in _AGEING)
+    return " · ".join(kept)
 
 
 def _attach(face: Face) -> str:
