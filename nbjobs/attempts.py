@@ -8,12 +8,13 @@ nothing and answers the run as it stands. The next attempt is queued from that a
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .calls import ClaimReply, Reply
 from .childhandle import End
@@ -79,9 +80,11 @@ class Attempts:
         pool: performs bodies.
         worker: its id.
         queue: from which it takes.
+        on_free: called with the kind of a place that has become free.
     """
 
-    def __init__(self, leases: Leases, pool: Pool, *, worker: str, queue: str) -> None:
+    def __init__(self, leases: Leases, pool: Pool, *, worker: str, queue: str, on_free: Callable[[str], None]) -> None:
+        self._on_free = on_free
         self.worker = worker
         self.queue = queue
         self.held: dict[str, Holding] = {}
@@ -96,7 +99,7 @@ class Attempts:
 
     async def look(self, ids: Sequence[str]) -> list[Candidate]:
         """Returns which of these entries stand for a run that waits; entries of all others are removed."""
-        wanted = [(Keys.of(u), run, attempt) for u, run, attempt in map(parse_arq_id, ids)]
+        wanted = [(_keys_of(u), run, attempt) for u, run, attempt in map(parse_arq_id, ids)]
         with translated(self._leases.client):
             pipe = self._leases.client.pipeline(transaction=False)
             for keys, run, _ in wanted:
@@ -113,15 +116,22 @@ class Attempts:
                 await self._forget(id)
         return candidates
 
-    async def perform(self, candidate: Candidate) -> None:
-        """Claims the run and performs the attempt; returns when the run is given back."""
-        held = replace(candidate.held, owner=new_owner(self.worker))
+    def perform(self, candidate: Candidate) -> Coroutine[Any, Any, None]:
+        """Claims the run and performs the attempt; returns when the run is given back.
+
+        The place is taken at once, not when the coroutine begins: whoever looks next sees one less.
+        """
         self._claiming[candidate.kind] += 1
+        return self._perform(candidate)
+
+    async def _perform(self, candidate: Candidate) -> None:
+        held = replace(candidate.held, owner=new_owner(self.worker))
         try:
             reply = await self._claim(candidate, held)
         finally:
             self._claiming[candidate.kind] -= 1
         if reply is None or not reply.ok:
+            self._on_free(candidate.kind)
             return
         holding = Holding(held, _claim_of(candidate, held, reply))
         if self.draining:
@@ -133,6 +143,7 @@ class Attempts:
             end = await self._pool.run(holding.claim)
         finally:
             del self.held[held.owner]
+        self._on_free(candidate.kind)
         await self._give_back(holding, end)
 
     def heed(self, owner: str, reply: Reply) -> None:
@@ -252,6 +263,9 @@ class Attempts:
         )
 
 
+_keys_of = functools.lru_cache(maxsize=1000)(Keys.of)
+
+
 def _candidate(id: str, keys: Keys, run: str, attempt: int, fields: dict[str, str | None]) -> Candidate:
     begun = int(fields["steps"] or 0) > 0 or bool(fields["cursor"])
     return Candidate(
@@ -266,7 +280,8 @@ def _candidate(id: str, keys: Keys, run: str, attempt: int, fields: dict[str, st
 
 def _is_of(keys: Keys, fields: dict[str, str | None]) -> bool:
     """Whether the run says that it belongs to the user under whose keys it was found."""
-    return enc(fields["user"] or "?") == keys.u
+    user = fields["user"] or ""
+    return bool(user) and (user == keys.user or enc(user) == keys.u)
 
 
 def _claim_of(candidate: Candidate, held: Held, reply: ClaimReply) -> Claim:

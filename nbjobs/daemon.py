@@ -65,7 +65,7 @@ class Daemon:
             EmbeddedError: Redis cannot be started, or kept alive.
         """
         self._listen_to_signals()
-        forget(self.places)
+        forget(self.places.daemon_socket)
         await self.programs.open()
         try:
             self._redis = await redis_server.start(self.programs, self.places)
@@ -82,7 +82,7 @@ class Daemon:
                 server.close()
         finally:
             await self.programs.close()
-            forget(self.places)
+            forget(self.places.daemon_socket)
         if self._error is not None:
             raise self._error
 

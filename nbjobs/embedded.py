@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -261,8 +260,7 @@ def _private(path: Path) -> Path:
     return path
 
 
-def forget(found: Places) -> None:
-    """Removes the sockets that a killed daemon has left."""
-    for path in (found.daemon_socket, found.redis_socket):
-        with suppress(FileNotFoundError):
-            path.unlink()
+def forget(*sockets: Path) -> None:
+    """Removes sockets on which nobody listens any more."""
+    for path in sockets:
+        path.unlink(missing_ok=True)

@@ -205,7 +205,9 @@ class Leases:
             for held in runs
         ]
         seen = list(zip(runs, await self.send_all(calls), strict=True))
-        await self._queue_missing([(held, reply) for held, reply in seen if reply.state == "queued"])
+        # A run whose wait is over still says `scheduled` or `retrying`; QUEUE says that it may begin.
+        waits = [one for one in seen if one[1].code == "QUEUE" or (one[1].code == "OK" and one[1].state == "queued")]
+        await self._queue_missing(waits)
         return seen
 
     async def send_all(self, calls: Sequence[Call]) -> list[Reply]:

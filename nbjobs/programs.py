@@ -48,7 +48,8 @@ class Programs:
     """Starts programs through a guard process that ends them when this process is gone.
 
     Attributes:
-        lost: becomes done when the guard itself has died. Its programs have been killed then.
+        lost: becomes done when the guard itself has died. Its programs have been killed then; the next one that
+            is started gets a new guard.
     """
 
     def __init__(self) -> None:
@@ -60,6 +61,7 @@ class Programs:
         self._starting: dict[int, asyncio.Future[Program]] = {}
         self._running: dict[int, Program] = {}
         self._closing = False
+        self._opening = asyncio.Lock()
 
     async def open(self) -> None:
         """Starts the guard, also again after it was lost."""
@@ -84,6 +86,9 @@ class Programs:
         Raises:
             EmbeddedError: the program cannot be started; the text says why.
         """
+        async with self._opening:
+            if self.lost.done():
+                await self.open()
         number = next(self._numbers)
         self._starting[number] = asyncio.get_running_loop().create_future()
         self.tell({"start": number, "argv": list(argv), "cwd": cwd, "env": env and dict(env), "soft": soft})
@@ -109,14 +114,14 @@ class Programs:
         if not self._closing:
             self._kill_all()
             self._process.poll()
+        self.lost.set_result(None)
         for waiting in self._starting.values():
             waiting.set_exception(EmbeddedError("the guard process of the daemon has died"))
         for program in self._running.values():
             if not program.ended.done():
                 program.ended.set_result(-signal.SIGKILL)
+        self._starting.clear()
         self._running.clear()
-        if not self.lost.done():
-            self.lost.set_result(None)
 
     def _handle(self, message: dict[str, Any]) -> None:
         if "exit" in message:

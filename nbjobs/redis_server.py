@@ -102,7 +102,7 @@ async def end_left_over(found: Places) -> None:
                 f"an older Redis at {found.redis_socket} does not end: end that process, then try again"
             )
         await asyncio.sleep(0.02)
-    forget(found)
+    forget(found.redis_socket)
 
 
 async def _say(found: Places, text: bytes) -> bytes:

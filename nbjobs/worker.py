@@ -23,6 +23,7 @@ import logging
 import random
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from signal import Signals
 from typing import Any
@@ -30,7 +31,7 @@ from typing import Any
 import arq.worker
 from arq.connections import ArqRedis
 
-from . import connection, keys
+from . import connection, embedded, keys
 from .attempts import Attempts, Candidate
 from .calls import arq_deserialize, arq_serialize
 from .childhandle import Claim
@@ -48,8 +49,7 @@ logger = logging.getLogger("nbjobs.worker")
 
 _TEN_YEARS = 10 * 365 * 86_400
 _LAST_WORDS = 2.0
-_PAGES = 20
-_REMEMBERED = 10_000
+_DEEP = 500  # entries of the queue that are looked through for a kind that has places
 
 
 async def attempt(ctx: dict[str, Any], run: str) -> None:
@@ -63,18 +63,22 @@ class Worker(arq.worker.Worker):
     """Takes the runs of one queue; make it inside a running event loop.
 
     Args:
-        settings: times, places and the queue.
-        url: of the run store.
+        settings: times, places, the queue, and where Redis is.
 
     Attributes:
         id: names this worker: host, process and something random.
     """
 
-    def __init__(self, settings: NbJobs, url: str) -> None:
+    def __init__(self, settings: NbJobs) -> None:
+        url = settings.redis_url or ""
         self.id = new_worker_id()
         self.settings = settings
         self.queue = settings.queue_name
-        self._kinds: dict[str, str] = {}
+        self._ready: dict[str, deque[Candidate]] = {"sync": deque(), "async": deque()}
+        self._known: set[str] = set()
+        self._look: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._look.set_result(None)
+        self._deep_again = 0.0
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -92,7 +96,7 @@ class Worker(arq.worker.Worker):
         ]
         leases = Leases(self._clients[0], settings)
         self.children = Pool(settings, self._on_output)
-        self.attempts = Attempts(leases, self.children, worker=self.id, queue=self.queue)
+        self.attempts = Attempts(leases, self.children, worker=self.id, queue=self.queue, on_free=self._on_free)
         self._renewal = Renewal(Leases(self._clients[1], settings), self.attempts, settings, queue=self.queue)
         self._listener = Listener(self._clients[2], self.queue, self._on_wake)
         self._logbook = Logbook(self._clients[3], settings)
@@ -102,7 +106,7 @@ class Worker(arq.worker.Worker):
             queue_name=keys.arq_queue(self.queue),
             redis_pool=_arq_client(url, self.queue),
             max_jobs=settings.children + settings.async_runs,
-            queue_read_limit=max(16, 4 * settings.children),
+            queue_read_limit=max(32, 4 * settings.children),
             keep_result=0,
             job_serializer=arq_serialize,
             job_deserializer=arq_deserialize,
@@ -146,19 +150,13 @@ class Worker(arq.worker.Worker):
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """Starts the attempts for which there is a place; what is no attempt takes arq's way."""
-        foreign: list[bytes] = []
         self._backlog = len(job_ids) >= self.queue_read_limit
-        for page in range(_PAGES):
-            waiting, others = self._sort(job_ids)
-            foreign += others
-            if waiting:
-                self._start_all(await self.attempts.look(waiting))
-            if len(job_ids) < self.queue_read_limit or waiting or not self._any_place():
-                break
-            # All of this page wait for a place of a kind that is full: others may stand behind them.
-            job_ids = await self.pool.zrange(
-                self.queue_name, (page + 1) * self.queue_read_limit, (page + 2) * self.queue_read_limit - 1
-            )
+        foreign = await self._take_in(job_ids)
+        if self._backlog and self._starving() and self.loop.time() > self._deep_again:
+            # All that was read waits for a place of a kind that is full: others may stand behind it.
+            self._deep_again = self.loop.time() + self.poll_delay_s
+            await self._take_in(await self.pool.zrange(self.queue_name, self.queue_read_limit, _DEEP))
+        self._start_ready()
         if foreign:
             await super().start_jobs(foreign)
 
@@ -175,81 +173,77 @@ class Worker(arq.worker.Worker):
             self._hurry.set()
         self._take_no_more()
 
-    def _sort(self, job_ids: list[bytes]) -> tuple[list[str], list[bytes]]:
-        """Returns the attempts that may be begun now, and what is none of ours."""
-        waiting, foreign = [], []
+    async def _take_in(self, job_ids: list[bytes]) -> list[bytes]:
+        """Looks at the entries that are new, for when there is a place; returns what is none of ours."""
+        new, foreign = [], []
         for raw in job_ids:
             id = raw.decode()
+            if id in self.tasks or id in self._known:
+                continue
             try:
                 keys.parse_arq_id(id)
             except ValueError:
                 foreign.append(raw)
-                continue
-            kind = self._kinds.get(id)
-            if id in self.tasks:
-                continue
-            if self.attempts.free(kind) if kind else self._any_place():
-                waiting.append(id)
             else:
-                self._backlog = True
-        return waiting, foreign
+                new.append(id)
+        if new:
+            for candidate in await self.attempts.look(new):
+                self._put(candidate)
+        return foreign
 
-    def _any_place(self) -> bool:
-        return self.attempts.free("sync") > 0 or self.attempts.free("async") > 0
+    def _put(self, candidate: Candidate) -> None:
+        if candidate.id not in self._known:
+            self._known.add(candidate.id)
+            self._ready[candidate.kind].append(candidate)
 
-    def _start_all(self, candidates: list[Candidate]) -> None:
-        for candidate in candidates:
-            if candidate.id in self.tasks:
-                continue
-            if self.attempts.free(candidate.kind):
-                self._kinds.pop(candidate.id, None)
-                self._begin(candidate.id, self.attempts.perform(candidate))
-            else:
-                self._backlog = True
-                if len(self._kinds) > _REMEMBERED:
-                    self._kinds.clear()
-                self._kinds[candidate.id] = candidate.kind
+    def _starving(self) -> bool:
+        """Whether a place is free for which nothing is ready."""
+        return any(self.attempts.free(kind) and not waiting for kind, waiting in self._ready.items())
 
-    def _begin(self, id: str, work: Coroutine[Any, Any, None]) -> None:
-        self.job_counter += 1
-        self.tasks[id] = self.loop.create_task(self._finish(id, work))
+    def _start_ready(self) -> None:
+        """Fills the free places. Whether a run is still to be had is for `claim` to say."""
+        for kind, waiting in self._ready.items():
+            while waiting and self.attempts.free(kind):
+                candidate = waiting.popleft()
+                self._known.discard(candidate.id)
+                if candidate.id not in self.tasks:
+                    self.job_counter += 1
+                    work = self._perform(candidate, self.attempts.perform(candidate))
+                    self.tasks[candidate.id] = self.loop.create_task(work)
 
-    async def _finish(self, id: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _perform(self, candidate: Candidate, work: Coroutine[Any, Any, None]) -> None:
+        """Performs an attempt to its end; then the place is another's."""
         try:
             await work
         except Exception:  # reported; one attempt must not end the worker, its run is swept up
-            logger.exception("attempt %s has failed in the worker", id)
+            logger.exception("attempt %s has failed in the worker", candidate.id)
         finally:
             self.job_counter -= 1
-            self.tasks.pop(id, None)
-            if self._backlog:
-                self._woken.set()
+            self.tasks.pop(candidate.id, None)
+
+    def _on_free(self, kind: str) -> None:
+        """A place is free: the next run begins while the last one is still being given back."""
+        self._start_ready()
+        if self._backlog and len(self._ready[kind]) < self.settings.children:
+            self._woken.set()
 
     def _on_wake(self, id: str) -> None:
         """Begins the attempt that a wake-up names, without a look at the queue."""
-        if self._stopping.is_set() or id in self.tasks:
+        if self._stopping.is_set() or id in self.tasks or id in self._known:
             return
-        try:
-            keys.parse_arq_id(id)
-        except ValueError:
+        if id and self._starving() and self._look.done():
+            self._look = self.loop.create_task(self._begin_named(id))
+        elif not id or self.attempts.free("sync"):
             self._woken.set()
-            return
-        if self._any_place():
-            self._begin(id, self._begin_named(id))
         else:
             self._backlog = True
 
     async def _begin_named(self, id: str) -> None:
         try:
-            candidates = await self.attempts.look([id])
-        except RedisUnavailable:
-            return self._woken.set()
-        for candidate in candidates:
-            if self.attempts.free(candidate.kind):
-                await self.attempts.perform(candidate)
-            else:
-                self._backlog = True
-                self._kinds[id] = candidate.kind
+            await self._take_in([id.encode()])
+            self._start_ready()
+        except (RedisUnavailable, ValueError):
+            self._woken.set()
 
     def _on_output(self, claim: Claim | None, lines: list[Line]) -> None:
         if claim is not None:
@@ -308,13 +302,13 @@ def run(settings: NbJobs, *, modules: Sequence[str] = ()) -> None:
             "a worker needs Linux or macOS: run it inside WSL. On Windows itself nbjobs is a client only."
         )
     check_modules(modules)
-    url = settings.redis_url or _embedded_url(settings)
-    client = connection.sync_client(url, name="nbjobs-worker-check", retry=False)
+    settings = _with_redis(settings)
+    client = connection.sync_client(settings.redis_url or "", name="nbjobs-worker-check", retry=False)
     with contextlib.closing(client):
         connection.check(client)
 
     async def serve() -> None:
-        await Worker(settings, url).serve()
+        await Worker(settings).serve()
 
     asyncio.run(serve())
 
@@ -341,10 +335,16 @@ def check_modules(modules: Sequence[str]) -> None:
             raise NbjobsError(f"the module {module} cannot be imported by {sys.executable}: {last}")
 
 
-def _embedded_url(settings: NbJobs) -> str:
-    from . import embedded
-
-    return embedded.url(settings, worker=False)
+def _with_redis(settings: NbJobs) -> NbJobs:
+    """Returns settings that name their Redis; the embedded one is started where none is named."""
+    if settings.redis_url is not None:
+        return settings
+    found = {
+        "redis_url": embedded.url(settings, worker=False),
+        "queue": settings.queue_name,
+        "accept_code": settings.accept_code,
+    }
+    return NbJobs(**{**settings.to_wire(), **found})
 
 
 def _arq_client(url: str, queue: str) -> ArqRedis:
