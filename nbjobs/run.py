@@ -12,12 +12,12 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Protocol, cast
 
-from . import codec, connection, events, stream
+from . import codec, connection, control, stream
 from .errors import ResultNotKept, RunCancelled, RunFailed, RunLost, RunNotFound
 from .events import Event
 from .keys import Keys, check_run_id
 from .settings import current
-from .store import Reply, Store
+from .store import Store
 from .view import RunView
 
 ENDED = frozenset({"completed", "failed", "cancelled", "dead", "lost"})
@@ -148,28 +148,78 @@ class Run:
         Args:
             now: end the process at once.
         """
-        return self._control("now" if now else "cancel")
+        return control.ask(self.user, self.id, "now" if now else "cancel")
+
+    def pause(self) -> str:
+        """Stop the run after the item in hand and keep its progress; it goes on with ``unpause``.
+
+        Raises:
+            RunEnded: there is nothing left to pause.
+        """
+        return control.ask(self.user, self.id, "pause")
+
+    def unpause(self) -> str:
+        """Let a paused run go on.
+
+        Raises:
+            RunEnded: it has ended.
+        """
+        return control.ask(self.user, self.id, "unpause")
+
+    def accept(self) -> str:
+        """Go on although code or data have changed, with what of the stored progress still fits.
+
+        Steps are found by their names: those that ended are skipped where they are met, those that are new run. A loop
+        goes on at its index.
+
+        Raises:
+            RunEnded: it has ended.
+        """
+        return control.ask(self.user, self.id, "accept")
+
+    def restart(self) -> str:
+        """Let a paused run begin again, with no progress.
+
+        Raises:
+            RunEnded: it has ended.
+        """
+        return control.ask(self.user, self.id, "restart")
+
+    def retry(self, from_step: str | None = None) -> str:
+        """Open a run that failed, died or was cancelled, and let it go on from its cursor.
+
+        Args:
+            from_step: begin again at this step, forgetting its progress and that of all after it.
+
+        Raises:
+            RunEnded: it has completed.
+            InvalidStepError: it has no such step.
+        """
+        return control.reopen(self.user, self.id, from_step)
 
     async def acancel(self, *, now: bool = False) -> str:
         """As ``cancel``, without blocking the event loop."""
         return await asyncio.to_thread(lambda: self.cancel(now=now))
 
-    def _control(self, op: str) -> str:
-        store = Store(connection.client(), self.user, current())
-        while True:
-            (seen,) = store.read(self.id, "n")
-            if seen is None:
-                raise self._lost()
-            reply: Reply = store.control(self.id, op, int(seen), d=self._control_event(op))
-            if reply.code != "AGAIN":
-                return reply.state
+    async def apause(self) -> str:
+        """As ``pause``, without blocking the event loop."""
+        return await asyncio.to_thread(self.pause)
 
-    def _control_event(self, op: str) -> str:
-        payload = {"job_id": self.id, "by": self.user, "op": op}
-        context = {"user_id": self.user, "job_id": self.id}
-        return events.encode(
-            Event(name="", payload=payload, tags={}, context=context, timestamp=time.time_ns(), source_location=None)
-        )
+    async def aunpause(self) -> str:
+        """As ``unpause``, without blocking the event loop."""
+        return await asyncio.to_thread(self.unpause)
+
+    async def aaccept(self) -> str:
+        """As ``accept``, without blocking the event loop."""
+        return await asyncio.to_thread(self.accept)
+
+    async def arestart(self) -> str:
+        """As ``restart``, without blocking the event loop."""
+        return await asyncio.to_thread(self.restart)
+
+    async def aretry(self, from_step: str | None = None) -> str:
+        """As ``retry``, without blocking the event loop."""
+        return await asyncio.to_thread(self.retry, from_step)
 
     # -- showing -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,99 @@
+"""What an owner asks of a run that nobody holds; ``tests/test_worker_control.py`` asks runs that are held."""
+
+from __future__ import annotations
+
+import pytest
+
+from nbjobs.errors import InvalidStepError, RunEnded, RunLost
+from nbjobs.jobs import job
+from nbjobs.run import Run
+from nbjobs.settings import NbJobs, configure
+from nbjobs.stepping import step
+
+done: list[object] = []
+
+
+@job
+def double(x: int) -> int:
+    return 2 * x
+
+
+@job
+def fails_in_the_last_step() -> None:
+    step("first", done.append, "first")
+    step("second", done.append, "second")
+    step("third", {}.__getitem__, "missing")
+
+
+def names(run: Run) -> list[str]:
+    return [event.name for event in run.events() if event.name != "job.progress"]
+
+
+def test_a_queued_run_is_paused_and_goes_on(nbjobs_settings: NbJobs) -> None:
+    """At once, and twice is once."""
+    run = double.enqueue(1)
+    assert run.pause() == "paused"
+    assert run.pause() == "paused"
+    assert run.unpause() == "queued"
+    assert run.unpause() == "queued"
+    assert names(run) == ["job.enqueued", "job.paused", "job.unpaused"]
+    paused = [event for event in run.events() if event.name == "job.paused"][0]
+    assert paused.payload["by"] == "ada"
+    run.cancel()
+
+
+def test_a_paused_run_is_cancelled(nbjobs_settings: NbJobs) -> None:
+    """And then it has ended: there is nothing to pause or to go on with."""
+    run = double.enqueue(1)
+    run.pause()
+    assert run.cancel() == "cancelled"
+    for ask in (run.pause, run.unpause, run.accept, run.restart):
+        with pytest.raises(RunEnded, match="has ended"):
+            ask()
+
+
+def test_a_scheduled_run_keeps_its_time_over_a_pause(nbjobs_settings: NbJobs) -> None:
+    """It is scheduled again, not queued."""
+    run = double.options(delay=3600).enqueue(1)
+    assert run.pause() == "paused"
+    assert run.unpause() == "scheduled"
+    run.cancel()
+
+
+def test_a_cancelled_run_is_opened_again(nbjobs_settings: NbJobs) -> None:
+    """With the same id."""
+    run = double.enqueue(1)
+    run.cancel()
+    assert run.retry() == "queued"
+    assert names(run)[-1] == "job.reopened"
+    run.cancel()
+
+
+def test_a_failed_run_goes_on_where_it_failed(nbjobs_settings: NbJobs) -> None:
+    """Or at an earlier step; a step that it has not is told."""
+    configure(adapter="inline")
+    done.clear()
+    run = fails_in_the_last_step.enqueue()
+    assert run.state == "failed"
+    assert done == ["first", "second"]
+    with pytest.raises(InvalidStepError, match="it has first, second, third"):
+        run.retry(from_step="fourth")
+    assert run.retry(from_step="second") == "queued"
+    assert (run.view.ended_steps, run.view.step) == (1, "")
+    run.cancel()
+
+
+def test_a_completed_run_is_not_opened_again(nbjobs_settings: NbJobs) -> None:
+    """Its work is done; enqueue it again."""
+    configure(adapter="inline")
+    run = double.enqueue(1)
+    with pytest.raises(RunEnded, match="enqueue it again"):
+        run.retry()
+
+
+def test_a_lost_run_can_be_asked_nothing(nbjobs_settings: NbJobs) -> None:
+    """The error names it."""
+    run = Run("gone")
+    for ask in (run.pause, run.cancel, run.retry):
+        with pytest.raises(RunLost, match="gone"):
+            ask()
