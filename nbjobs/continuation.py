@@ -24,21 +24,24 @@ This module is the state machine alone. It does no input or output, and it sees 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 import threading
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from . import codec
 from .errors import Fenced, Interrupt, InvalidStepError, NotData, StepsChanged, TooLarge
-from .steps import Cursor, Step
+from .steps import Cursor, Step, as_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
 VALUES_LIMIT = 4 * 1024 * 1024  # bytes of remembered values in a run
+
+_SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 class World(Protocol):
@@ -91,19 +94,28 @@ class _Loop:
 
     def __init__(self, frame: FrameType | None) -> None:
         self.left = False
-        # Not the frame itself: that would keep its locals alive. None: an `async for`, which is no frame's own.
-        self._frame = (id(frame), frame.f_code) if frame is not None else None
+        # A suspended frame is on no stack, so whether it has ended cannot be seen there.
+        self._frame = frame if frame is not None and not frame.f_code.co_flags & _SUSPENDABLE else None
+        self._handled = sys.exc_info()[1]
+
+    def leave(self) -> None:
+        """Its iterator was closed."""
+        self.left = True
+        self._frame = None
 
     def is_over(self) -> bool:
         """Whether the loop can ask for no more items: it was closed, or the function around it has ended."""
         if self.left or self._frame is None:
             return self.left
         frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
-            if (id(frame), frame.f_code) == self._frame:
-                return False
+        while frame is not None and frame is not self._frame:
             frame = frame.f_back
-        return True
+        return frame is None
+
+    def may_have_failed(self) -> bool:
+        """Whether an error that came after its beginning is under way, in an ``except`` or ``finally`` block."""
+        error = sys.exc_info()[1]
+        return error is not None and error is not self._handled
 
 
 class Continuation:
@@ -137,15 +149,16 @@ class Continuation:
         self.is_async = is_async
         self.lock = threading.RLock()
         self.ended: list[Ended] = []
-        self.thread = threading.get_ident()
         self._world = world
         self._saved = {saved.name: saved for saved in progress.ended}
         self._order = [saved.name for saved in progress.ended]
         self._kept_bytes = sum(len(saved.value or "") for saved in progress.ended)
         self._encountered: list[str] = []
+        self._unawaited: list[str] = []
         self._advanced = False
+        self._repeated = False  # a step ran again whose value was not kept: no progress
         self._isolating = False
-        self._interrupted: Interrupt | None = None
+        self._held: Interrupt | StepsChanged | None = None
         self._loop: _Loop | None = None
         self._began = 0.0
         self.running: Step | None = None
@@ -175,26 +188,49 @@ class Continuation:
 
     # -- stopping ------------------------------------------------------------------------------------------------
 
-    def reach(self) -> None:
+    def reach(self, step: Step | None = None) -> None:
         """Commit what was done, and leave the body here if the attempt is to stop.
 
+        Args:
+            step: the step that asks for it.
+
         Raises:
+            InvalidStepError: that step has ended.
             Interrupt: the attempt is to stop.
         """
+        if step is not None:
+            if step is not self.running:
+                raise InvalidStepError(
+                    f"Step '{step.name}' has ended, so nothing more can be done in it. Its loop was left, or its "
+                    "step.current was kept: ask for step.current inside the step."
+                )
+            step.flag = False  # before the commit: who raises it meanwhile is heard
         reason = self._world.checkpoint()
-        if self.running is not None:
-            self.running.flag = False
         if reason is not None:
             self.interrupt(reason)
 
-    def interrupt(self, reason: str) -> None:
+    def interrupt(self, reason: str) -> NoReturn:
         """End this attempt; the run goes on from here later.
 
         Raises:
             Interrupt: always.
         """
-        self._interrupted = Fenced() if reason == "fenced" else Interrupt(reason, self.description)
-        raise self._interrupted
+        self._held = Fenced() if reason == "fenced" else Interrupt(reason, self.description)
+        raise self._held
+
+    def changed(self, message: str, *, stored: Sequence[str], found: Sequence[str]) -> NoReturn:
+        """End this attempt, because code or data no longer fit the stored progress.
+
+        Raises:
+            StepsChanged: always.
+        """
+        self._held = StepsChanged(message, stored=stored, found=found)
+        raise self._held
+
+    def _hold(self) -> None:
+        """Raise again what somebody caught: the attempt is over all the same."""
+        if self._held is not None:
+            raise self._held
 
     # -- function steps ------------------------------------------------------------------------------------------
 
@@ -225,12 +261,12 @@ class Continuation:
         self, name: str, *, start: Any = None, total: int | None = None, isolated: bool = False, looping: bool = False
     ) -> Step | Saved:
         """Begin the step ``name``: the step to run, or what it came to in an earlier attempt."""
-        if self._interrupted is not None:
-            raise self._interrupted  # somebody caught it: it still holds
-        self._settle()
-        if self._advanced:
+        self._hold()
+        self._settle(name)
+        if self._advanced or self._repeated:
             self.reach()
         self._validate(name)
+        cursor = as_kept(start)
         self._encountered.append(name)
         saved = self._saved.get(name)
         if saved is not None and (saved.value is not None or looping):
@@ -239,11 +275,15 @@ class Continuation:
         self._isolating = self._isolating or isolated
         if self._isolating and self._advanced:
             self.interrupt("isolating")
-        step = self.current or Step(name, self, start=Cursor(start))
+        step = self.current
+        if step is None or step.name != name:
+            step = Step(name, self, start=Cursor(cursor))
         if total is not None:
             step.total = total
         with self.lock:
-            self.current = self.running = step
+            self.running = step
+            if saved is None:  # else it runs again, and the next attempt still goes on where this one would have
+                self.current = step
             self._began = time.monotonic()
             cursor, done = step.standing()
             happened = {
@@ -266,12 +306,15 @@ class Continuation:
             payload = self._outcome(step, interrupted=False)
             if why:
                 payload |= {"kept": False, "note": why}
-            if step.name not in self._saved:
+            if step is self.current:
                 self.ended.append(Ended(step.name, text, payload["done"], step.total, payload["duration"]))
                 self._order.append(step.name)
-            self._saved[step.name] = Saved(step.name, text)
-            self._advanced = True
-            self.running = self.current = self._loop = None
+                self._saved[step.name] = Saved(step.name, text)
+                self._advanced = True
+                self.current = None
+            else:
+                self._repeated = True
+            self._stand_still(step)
             self._world.happened("job.step", payload)
         self._world.checkpoint()
 
@@ -285,15 +328,29 @@ class Continuation:
             payload = self._outcome(step, interrupted=interrupted)
             if not interrupted:
                 payload["exception"] = {"type": type(error).__name__, "message": str(error)}
-            self._advanced = self._advanced or step.advanced
-            self.running = self._loop = None
+            self._advanced = self._advanced or (step is self.current and step.advanced)
+            self._stand_still(step)
             self._world.happened("job.step", payload)
 
+    def _stand_still(self, step: Step) -> None:
+        self.running = self._loop = None
+        step.flag = True  # whoever goes on with it all the same is found out
+
     def finish(self) -> None:
-        """The body has returned: a loop that it left early ends here."""
-        if self._interrupted is not None:
-            raise self._interrupted
-        self._settle()
+        """The body has returned: a loop that it left early ends here.
+
+        Raises:
+            InvalidStepError: a step was not awaited.
+            Interrupt: it was raised before, and somebody caught it. So with StepsChanged.
+        """
+        self._hold()
+        if self._loop is not None:
+            self.end()
+        if self.running is not None:
+            raise InvalidStepError(
+                f"Step '{self.running.name}' is still running at the end of the job: `await` it before."
+            )
+        self._check_awaited("")
 
     # -- loops ---------------------------------------------------------------------------------------------------
 
@@ -308,16 +365,41 @@ class Continuation:
     def leave_loop(self, step: Step) -> None:
         """The loop's iterator was closed. By ``break`` or by an error? That shows in what the body does next."""
         if self.running is step and self._loop is not None:
-            self._loop.left = True
+            self._loop.leave()
 
-    def _settle(self) -> None:
-        """End a loop that the body has left and gone on from."""
-        if self._loop is not None and self._loop.is_over():
-            self.end()
+    def _settle(self, name: str) -> None:
+        """End a loop that the body has left and gone on from, to the step ``name``."""
+        if self._loop is None or not self._loop.is_over():
+            return
+        if self.running is not None and self._loop.may_have_failed():
+            raise InvalidStepError(
+                f"Step '{name}' found, expected to resume from '{self.running.name}': an error is being handled here, "
+                "and if it leaves the job, the loop that was left goes on next time. "
+                "Begin the step after the `except` block, or do without a step in `finally`."
+            )
+        self.end()
+
+    # -- async steps ---------------------------------------------------------------------------------------------
+
+    def await_later(self, name: str) -> None:
+        """Take note of an asynchronous step that was called, and that the body has to await."""
+        self._unawaited.append(name)
+
+    def _check_awaited(self, name: str) -> None:
+        """Refuse to begin the step ``name`` before one that was called earlier. '' stands for the body's end."""
+        if not self._unawaited:
+            return
+        first = self._unawaited[0]
+        if first != name:
+            raise InvalidStepError(
+                f"Step '{first}' was called and not awaited. Steps follow one another: `await step({first!r}, …)`."
+            )
+        del self._unawaited[0]
 
     # -- the five checks -----------------------------------------------------------------------------------------
 
     def _validate(self, name: str) -> None:
+        self._check_awaited(name)
         if not isinstance(name, str) or not name:
             found = f"found '{type(name).__name__}'" if not isinstance(name, str) else "and not empty"
             raise InvalidStepError(f"Step '{name}' must be a str, {found}")
@@ -329,21 +411,22 @@ class Continuation:
                 "give each call a name of its own."
             )
         if self.running is not None:
+            held = ", and a loop that was left must not be held in a variable" if self._loop is not None else ""
             raise InvalidStepError(
                 f"Step '{name}' is nested inside step '{self.running.name}'. Steps follow one another; "
-                "an inner loop is a plain one, or step.track(items)."
+                f"an inner loop is a plain one{held}."
             )
         self._validate_order(name)
 
     def _validate_order(self, name: str) -> None:
         if self.current is not None and self.current.name != name and name not in self._saved:
             sentence = f"Step '{name}' found, expected to resume from '{self.current.name}'"
-            if not self.current.resumed:
+            if self.current.name in self._encountered:
                 raise InvalidStepError(f"{sentence}: that step failed in this attempt, so no other can follow it.")
-            raise StepsChanged(sentence, stored=[*self._order, self.current.name], found=[*self._encountered, name])
+            self.changed(sentence, stored=[*self._order, self.current.name], found=[*self._encountered, name])
         met = len(self._encountered)
         if met < len(self._order) and self._order[met] != name:
-            raise StepsChanged(
+            self.changed(
                 f"Step '{name}' found, expected to see '{self._order[met]}'",
                 stored=self._order,
                 found=[*self._encountered, name],
@@ -364,6 +447,8 @@ class Continuation:
 
     def _keep(self, name: str, value: Any) -> tuple[str | None, str]:
         """Return the value's text, or None and why it cannot be kept."""
+        if value is None:
+            return "null", ""
         try:
             text = codec.encode(value, what=f"value of step {name!r}", limit=codec.VALUE_LIMIT)
         except (NotData, TooLarge) as error:

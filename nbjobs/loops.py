@@ -13,12 +13,22 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence, Set, Sized
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Iterable,
+    Iterator,
+    Mapping,
+    MappingView,
+    Sequence,
+    Set,
+    Sized,
+)
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from . import codec, continuation
-from .errors import ContinuationError, StepsChanged
+from .errors import ContinuationError
 from .steps import Cursor, Nowhere, Step, plain
 
 if TYPE_CHECKING:
@@ -26,6 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_INDEXED = (list, tuple, range, str, bytes)
 _POOLS = ("concurrent.futures", "multiprocessing", "joblib")
 
 
@@ -46,55 +57,67 @@ class Each(Generic[T]):
         self._thread = threading.get_ident()
 
     def __iter__(self) -> Iterator[T]:
-        if not isinstance(self._items, Iterable):
+        if isinstance(self._items, AsyncIterable) and not isinstance(self._items, Iterable):
             raise TypeError(f"The items of step.each({self._name!r}) are asynchronous: use `async for`.")
         if self._run is None:
             return self._iterate_plainly(self._items)
         return self._iterate(self._run, self._items)
 
+    def __aiter__(self) -> AsyncIterator[T]:
+        if not isinstance(self._items, AsyncIterable):
+            return _Asynchronous(iter(self))
+        if self._run is None:
+            return self._aiterate_plainly(self._items)
+        return _AsyncLoop(self._run, self._name, self._items, self._total, self._every)
+
     def _iterate_plainly(self, items: Iterable[T]) -> Iterator[T]:
-        step = Step(self._name, Nowhere(), start=Cursor(None), total=self._total)
-        step.cursor_of = Cursor
-        before = plain.get()
+        step, before = self._plain_step(), plain.get()
         plain.set(step)
         try:
-            for item in items:
+            for item in items if isinstance(items, Iterable) else _from(items, 0):
                 yield item
                 step.done += 1
         finally:
             plain.set(before)
 
-    def __aiter__(self) -> AsyncIterator[T]:
-        if isinstance(self._items, AsyncIterable):
-            if self._run is None:
-                return self._items.__aiter__()
-            return _AsyncLoop(self._run, self._name, self._items, self._total, self._every)
-        return _Asynchronous(iter(self))
+    async def _aiterate_plainly(self, items: AsyncIterable[T]) -> AsyncIterator[T]:
+        step, before = self._plain_step(), plain.get()
+        plain.set(step)
+        try:
+            async for item in items:
+                yield item
+                step.done += 1
+        finally:
+            plain.set(before)
+
+    def _plain_step(self) -> Step:
+        step = Step(self._name, Nowhere(), start=Cursor(None), total=self._total)
+        step.cursor_of = Cursor
+        return step
 
     def _iterate(self, run: continuation.Continuation, items: Iterable[T]) -> Iterator[T]:
-        frame = sys._getframe(1)
-        self._refuse_pool(frame)
-        step = run.begin_loop(self._name, self._total, frame)
+        self._refuse_pool(sys._getframe(1))
+        # The caller's frame is kept in no variable here: it would live as long as this generator, with its locals.
+        step = run.begin_loop(self._name, self._total, sys._getframe(1))
         if step is None:
             return
         try:
-            source, done, every = _source(items, step), step.done, self._every
-            if (
-                every is None
-            ):  # the loop that has to be fast: written out, as a call or a `yield from` costs as much again
+            source, done, every = _source(run, items, step), step.done, self._every
+            if every is None:
+                # The loop that has to be fast: written out, as a call or a `yield from` costs as much again.
                 for item in source:
                     yield item
                     done += 1
                     step.done = done
                     if step.flag:
-                        run.reach()
+                        run.reach(step)
             else:
                 for item in source:
                     yield item
                     done += 1
                     step.done = done
                     if step.flag or not done % every:
-                        run.reach()
+                        run.reach(step)
         finally:
             run.leave_loop(step)
         run.end()
@@ -119,7 +142,7 @@ class _IndexCursor:
     def __call__(self, done: int) -> Cursor:
         if not 0 < done <= len(self._items):
             return Cursor(done or None)
-        return Cursor(done, codec.fingerprint(self._items[done - 1]))
+        return Cursor(done, _fingerprint(self._items[done - 1]))
 
 
 class _CountCursor:
@@ -128,22 +151,23 @@ class _CountCursor:
     def __init__(self, step: Step) -> None:
         self._first = step.done
         self._stored = step.stored
-        self._hand: tuple[int, Any, Any] = (step.done, None, None)
+        #: How many items came before the one in hand, the last of them, and the one in hand.
+        self.hand: tuple[int, Any, Any] = (step.done, None, None)
 
     def __call__(self, done: int) -> Cursor:
         if done == self._first:
             return self._stored
         # The loop goes on while this is asked, so the item that belongs to `done` may be in hand or just before.
-        index, before, item = self._hand
+        index, before, item = self.hand
         if done - index not in (0, 1):
             return Cursor(done)
-        return Cursor(done, codec.fingerprint(item if done > index else before))
+        return Cursor(done, _fingerprint(item if done > index else before))
 
-    def through(self, items: Iterator[T]) -> Iterator[T]:
+    def through(self, items: Iterable[T]) -> Iterator[T]:
         """Pass the items on, remembering the last two."""
         before = None
         for index, item in enumerate(items, self._first):
-            self._hand = (index, before, item)
+            self.hand = (index, before, item)
             yield item
             before = item
 
@@ -177,43 +201,49 @@ class _AsyncLoop(AsyncIterator[T]):
         self._total = total
         self._every = every
         self._step: Step | None = None
-        self._next: Any = self._begin
+        self._begun = False
+        self._last: T | None = None
 
     async def __anext__(self) -> T:
-        item: T = await self._next()
-        return item
-
-    async def _begin(self) -> T:
-        step = self._run.begin_loop(self._name, self._total, None)
-        if step is None:
-            raise StopAsyncIteration
-        step.cursor_of = Cursor
-        self._step = step
-        source = self._items.__aiter__()
-        self._source = source
-        for skipped in range(step.done):
-            try:
-                await source.__anext__()
-            except StopAsyncIteration:
-                raise _too_short(step, skipped) from None
-        self._next = self._proceed
-        return await self._draw(step)
-
-    async def _proceed(self) -> T:
         step = self._step
-        assert step is not None
-        step.done += 1
-        if step.flag or (self._every is not None and not step.done % self._every):
-            await asyncio.to_thread(self._run.reach)
-        return await self._draw(step)
-
-    async def _draw(self, step: Step) -> T:
+        if step is None:
+            step = await self._begin()
+        else:
+            step.done += 1
+            if step.flag or (self._every is not None and not step.done % self._every):
+                await asyncio.to_thread(self._run.reach, step)
         try:
-            return await self._source.__anext__()
+            item = await self._source.__anext__()
         except StopAsyncIteration:
             await asyncio.to_thread(self._run.end)
             self._step = None
             raise
+        self._cursor.hand = (step.done, self._last, item)
+        self._last = item
+        return item
+
+    async def _begin(self) -> Step:
+        step = None if self._begun else self._run.begin_loop(self._name, self._total, None)
+        self._begun = True
+        if step is None:
+            raise StopAsyncIteration
+        try:
+            self._source = self._items.__aiter__()
+            await self._skip(step)
+        except BaseException:
+            self._run.leave_loop(step)
+            raise
+        self._cursor = step.cursor_of = _CountCursor(step)
+        self._step = step
+        return step
+
+    async def _skip(self, step: Step) -> None:
+        for skipped in range(step.done):
+            try:
+                self._last = await self._source.__anext__()
+            except StopAsyncIteration:
+                _refuse_length(self._run, step, skipped)
+        _check_fingerprint(self._run, step, self._last)
 
     def __del__(self) -> None:
         if self._step is not None:
@@ -221,7 +251,7 @@ class _AsyncLoop(AsyncIterator[T]):
 
 
 def _refuse(items: Any, name: str) -> None:
-    if isinstance(items, Set) and not isinstance(items, Sequence):
+    if isinstance(items, Set) and not isinstance(items, (Sequence, MappingView)):
         raise TypeError(
             f"step.each({name!r}) was given a {type(items).__name__}, which has no stable order, so a cursor into it "
             "means nothing in another process. Give it a sorted list: step.each(name, sorted(items))."
@@ -245,33 +275,40 @@ def _length(items: Any) -> int | None:
     return len(items) if isinstance(items, Sized) else None
 
 
-def _source(items: Iterable[T], step: Step) -> Iterable[T]:
+def _source(run: continuation.Continuation, items: Iterable[T], step: Step) -> Iterable[T]:
     """Give the step its cursor, and return the items that are left to do."""
     if isinstance(items, Sequence) or _is_array(items):
         sequence = cast("Sequence[T]", items)
-        left = _left(sequence, step)
-        step.cursor_of = _IndexCursor(sequence)
-        return left
-    left = _skip(items, step)
-    counted = _CountCursor(step)
-    step.cursor_of = counted
+        left = _left(run, sequence, step)
+        if isinstance(items, _INDEXED):
+            step.cursor_of = _IndexCursor(sequence)
+            return left
+    else:
+        left = _skip(run, items, step)
+    # Another thread asks for cursors, and code of the user's must not be called there: the last items are kept.
+    step.cursor_of = counted = _CountCursor(step)
     return counted.through(left)
 
 
-def _left(items: Sequence[T], step: Step) -> Iterable[T]:
+def _left(run: continuation.Continuation, items: Sequence[T], step: Step) -> Iterable[T]:
     """Return the items from the step's index on, where the last done one is still what it was."""
     done = step.done
-    if not done:
+    if done:
+        if len(items) < done:
+            _refuse_length(run, step, len(items))
+        _check_fingerprint(run, step, items[done - 1])
+    return _from(items, done)
+
+
+def _from(items: Sequence[T], done: int) -> Iterable[T]:
+    if not done and isinstance(items, Iterable):
         return items
-    if len(items) < done:
-        raise _too_short(step, len(items))
-    _check_fingerprint(step, items[done - 1])
-    if isinstance(items, (list, tuple, range, str, bytes)):
+    if isinstance(items, _INDEXED):
         return islice(items, done, None)
     return (items[index] for index in range(done, len(items)))
 
 
-def _skip(items: Iterable[T], step: Step) -> Iterator[T]:
+def _skip(run: continuation.Continuation, items: Iterable[T], step: Step) -> Iterator[T]:
     """Return the items that follow those done before."""
     source = iter(items)
     last: T | None = None
@@ -279,16 +316,24 @@ def _skip(items: Iterable[T], step: Step) -> Iterator[T]:
         try:
             last = next(source)
         except StopIteration:
-            raise _too_short(step, skipped) from None
-    if step.done:
-        _check_fingerprint(step, last)
+            _refuse_length(run, step, skipped)
+    _check_fingerprint(run, step, last)
     return source
 
 
-def _check_fingerprint(step: Step, item: Any) -> None:
+def _fingerprint(item: Any) -> str | None:
+    """Return an item's fingerprint. None for what has a dict or a list in it too: the body may have changed it."""
+    try:
+        hash(item)
+    except TypeError:
+        return None
+    return codec.fingerprint(item)
+
+
+def _check_fingerprint(run: continuation.Continuation, step: Step, item: Any) -> None:
     expected = step.stored.fingerprint
-    if expected is not None and codec.fingerprint(item) != expected:
-        raise StepsChanged(
+    if expected is not None and _fingerprint(item) != expected:
+        run.changed(
             f"The items of step '{step.name}' have changed: item {step.done:,}, the last one done, is another now. "
             "Going on would skip items or repeat them.",
             stored=[f"{step.name}: {step.done:,} done, the last one with fingerprint {expected}"],
@@ -296,8 +341,8 @@ def _check_fingerprint(step: Step, item: Any) -> None:
         )
 
 
-def _too_short(step: Step, length: int) -> StepsChanged:
-    return StepsChanged(
+def _refuse_length(run: continuation.Continuation, step: Step, length: int) -> NoReturn:
+    run.changed(
         f"The items of step '{step.name}' have changed: {step.done:,} were done, and now there are only {length:,}.",
         stored=[f"{step.name}: {step.done:,} done"],
         found=[f"{step.name}: {length:,} items"],

@@ -7,9 +7,9 @@ tested by calling it.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import continuation
@@ -18,7 +18,8 @@ from .loops import Each
 from .steps import Cursor, Nowhere, Step, plain
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+    from types import FrameType
 
     F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,6 +34,7 @@ class Stepping:
     (see :mod:`nbjobs.codec`) of at most 64 KiB. Anything else is not kept, and then the step runs again.
 
     ``await step(name, fn, ...)`` in an ``async`` job takes an async ``fn``, or a plain one that runs in a thread.
+    A step that is called and not awaited is an error at the next step and at the job's end.
 
     ``@step`` on a function makes every call of it inside a run a step of the function's name;
     ``@step(name=..., start=..., isolated=...)`` says more.
@@ -69,6 +71,10 @@ class Stepping:
                 "Write step(name, fn, *args), or for a loop step.each(name, items)."
             )
         name, fn, *rest = args
+        run = continuation.current()
+        waits = run.is_async if run is not None else _is_coroutine(sys._getframe(1))
+        if waits or inspect.iscoroutinefunction(fn):
+            return _call_async(name, fn, tuple(rest), kwargs)
         return _call(name, fn, tuple(rest), kwargs)
 
     def each(
@@ -126,27 +132,43 @@ class Stepping:
         return "<nbjobs.step>"
 
 
+def _is_coroutine(frame: FrameType) -> bool:
+    """Whether the code that called is `async`, and so awaits the step. Asked outside a run, where nothing else says."""
+    return bool(frame.f_code.co_flags & inspect.CO_COROUTINE)
+
+
 def _call(
-    name: str,
-    fn: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    *,
-    inline: bool = False,
-    **options: Any,
+    name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, start: Any = None, **more: Any
 ) -> Any:
     run = continuation.current()
     if run is None:
-        return _call_plainly(name, fn, args, kwargs, options.get("start"))
-    if inspect.iscoroutinefunction(fn) or (run.is_async and not inline):
-        return _run_async(run, name, fn, args, kwargs, options)
-    with run.stepping(name, **options) as running:
+        token = plain.set(Step(name, Nowhere(), start=Cursor(start)))
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            plain.reset(token)
+    with run.stepping(name, start=start, **more) as running:
         if running.step is not None:
             running.value = fn(*args, **kwargs)
     return running.value
 
 
-async def _run_async(
+def _call_async(
+    name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], **options: Any
+) -> Coroutine[Any, Any, Any]:
+    run = continuation.current()
+    if run is None:
+        return _await_plainly(name, fn, args, kwargs, options.get("start"))
+    if not run.is_async:
+        raise InvalidStepError(
+            f"Step '{name}' is an async function, and the job is a plain one. "
+            "Make the job `async def`, and await the step."
+        )
+    run.await_later(name)
+    return _await_in(run, name, fn, args, kwargs, options)
+
+
+async def _await_in(
     run: continuation.Continuation,
     name: str,
     fn: Callable[..., Any],
@@ -154,61 +176,60 @@ async def _run_async(
     kwargs: dict[str, Any],
     options: dict[str, Any],
 ) -> Any:
-    if not run.is_async:
-        raise InvalidStepError(
-            f"Step '{name}' is an async function, and the job is a plain one. Make the job `async def`, and await the step."
-        )
     with run.stepping(name, **options) as running:
         if running.step is not None:
             running.value = await _await_or_thread(fn, args, kwargs)
     return running.value
 
 
-def _await_or_thread(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+async def _await_plainly(
+    name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], start: Any
+) -> Any:
+    before = plain.get()
+    plain.set(Step(name, Nowhere(), start=Cursor(start)))
+    try:
+        return await _await_or_thread(fn, args, kwargs)
+    finally:
+        plain.set(before)
+
+
+async def _await_or_thread(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if inspect.iscoroutinefunction(fn):
-        coroutine: Awaitable[Any] = fn(*args, **kwargs)
-        return coroutine
-    return asyncio.to_thread(fn, *args, **kwargs)
+        return await fn(*args, **kwargs)
+    value = await asyncio.to_thread(fn, *args, **kwargs)
+    return await value if inspect.isawaitable(value) else value  # a lambda around a coroutine
 
 
-def _call_plainly(name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], start: Any) -> Any:
-    context = contextvars.copy_context()
-    context.run(plain.set, Step(name, Nowhere(), start=Cursor(start)))
-    if inspect.iscoroutinefunction(fn):
-        return _await_in(context, fn(*args, **kwargs))
-    return context.run(fn, *args, **kwargs)
-
-
-async def _await_in(context: contextvars.Context, coroutine: Any) -> Any:
-    # A task takes the context that is current when it is made; `context=` came with Python 3.11.
-    return await context.run(asyncio.ensure_future, coroutine)
-
-
-def _decorate_with(fn: F, *, name: str | None = None, start: Any = None, isolated: bool = False) -> F:
+def _decorate_with(
+    fn: Callable[..., Any], *, name: str | None = None, start: Any = None, isolated: bool = False
+) -> Any:
     return _decorate(fn, name, start=start, isolated=isolated)
 
 
 def _decorate(fn: Any, name: str | None, **options: Any) -> Any:
     known = name or fn.__name__
+    is_async = inspect.iscoroutinefunction(fn)
+    run = _call_async if is_async else _call
 
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return _call(known, fn, args, kwargs, inline=True, **options)
+        return run(known, fn, args, kwargs, **options)
 
     def named(other: str) -> Any:
         """Return the same step under another name, to call it twice in a run."""
         return _decorate(fn, other, **options)
 
     call.named = named  # type: ignore[attr-defined]
-    if not inspect.iscoroutinefunction(fn):
-        return call
+    return _marked_async(call) if is_async else call
 
-    @functools.wraps(fn)
-    async def acall(*args: Any, **kwargs: Any) -> Any:
-        return await call(*args, **kwargs)
 
-    acall.named = named  # type: ignore[attr-defined]
-    return acall
+def _marked_async(fn: Any) -> Any:
+    """Return ``fn``, known to `inspect` as an async function: the call itself takes note of what has to be awaited."""
+    mark = getattr(inspect, "markcoroutinefunction", None)
+    if mark is not None:
+        return mark(fn)
+    fn._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # Python 3.10, 3.11
+    return fn
 
 
 step = Stepping()

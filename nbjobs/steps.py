@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from operator import index
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex
 
 import msgspec
 
@@ -26,14 +27,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_UNCHANGEABLE = (int, str, bool, float, bytes, date, type(None))
+
+
 class Owner(Protocol):
     """What a step knows of the run it belongs to."""
 
     run_id: str
     fence: int
 
-    def reach(self) -> None:
-        """Make what was done durable, and raise ``Interrupt`` where the attempt is to stop."""
+    def reach(self, step: Step) -> None:
+        """Make what ``step`` has done durable, and raise ``Interrupt`` where the attempt is to stop."""
 
 
 class Cursor(NamedTuple):
@@ -89,6 +93,16 @@ def check_cursor(value: Any) -> str:
         raise CursorError(str(error)) from error
 
 
+def as_kept(value: Any) -> Any:
+    """Return a cursor as the next attempt will get it: a copy, which the body cannot change any more.
+
+    Raises:
+        CursorError: as for :func:`pack_cursor`.
+    """
+    text = check_cursor(value)
+    return value if type(value) in _UNCHANGEABLE else codec.decode(text)
+
+
 def successor(value: Any) -> Any:
     """Return the value that comes after ``value``: an int plus one, a date plus a day, or its ``__succ__()``.
 
@@ -100,13 +114,12 @@ def successor(value: Any) -> Any:
     >>> successor(date(2026, 12, 31))
     datetime.date(2027, 1, 1)
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value + 1
+    if hasattr(type(value), "__succ__"):
+        return value.__succ__()
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):  # also NumPy's ints
+        return index(value) + 1
     if isinstance(value, date):
         return value + timedelta(days=1)
-    method: Callable[[], Any] | None = getattr(type(value), "__succ__", None)
-    if method is not None:
-        return value.__succ__()
     raise UnadvanceableCursorError(
         f"A cursor of type '{type(value).__name__}' has no successor. Ints and dates have one, and any type "
         "with a method __succ__; for others say where to go on: step.current.set(cursor)."
@@ -144,7 +157,7 @@ class Step:
         self.done = done
         self.total = total
         self.resumed = resumed
-        #: Raised by another thread: the next finished item is committed by the loop itself.
+        #: Raised by another thread: the next finished item is committed by the loop itself. Stays up after the end.
         self.flag = False
         self._put(start.value)
         #: What a loop puts here computes the cursor from ``done`` at a commit, so that no item pays for it.
@@ -193,10 +206,9 @@ class Step:
         Raises:
             CursorError: it is not data, or has more than 8 KiB; the old cursor stays.
         """
-        check_cursor(cursor)
-        self._put(cursor)
+        self._put(as_kept(cursor))
         if self.flag:
-            self._owner.reach()
+            self._owner.reach(self)
 
     def advance(self, from_: Any = None) -> None:
         """Go on after ``from_`` next time: the cursor becomes its successor.
@@ -205,7 +217,7 @@ class Step:
             from_: the item that is done; without it the cursor itself moves on by one.
 
         Raises:
-            UnadvanceableCursorError: the value has no successor.
+            UnadvanceableCursorError: the value has no successor; the old cursor stays.
 
         >>> from nbjobs import step
         >>> def load():
@@ -217,14 +229,16 @@ class Step:
         """
         if from_ is None and self._counts:  # a loop's case, and its speed
             self.value += 1
+        elif type(from_) is int:
+            self._put(from_ + 1)
         else:
-            self._put(successor(self.value if from_ is None else from_))
+            self._put(as_kept(successor(self.value if from_ is None else from_)))
         if self.flag:
-            self._owner.reach()
+            self._owner.reach(self)
 
     def checkpoint(self) -> None:
         """Commit now what was done: it is durable when this returns. May end the attempt (a deploy, a cancel)."""
-        self._owner.reach()
+        self._owner.reach(self)
 
     def standing(self) -> tuple[Cursor, int | None]:
         """Return the cursor and the count of items done that belong together, for a commit."""
@@ -232,6 +246,8 @@ class Step:
             done = self.done  # read once: the loop goes on meanwhile
             return self.cursor_of(done), done
         value = self.value
+        if self.done and value is self.stored.value:  # a loop that goes on, and has not yet found its place
+            return self.stored, self.done
         counted = type(value) is int and self.total is not None
         return Cursor(value), value if counted else None
 
@@ -254,7 +270,7 @@ class Nowhere:
     run_id = "no-run"
     fence = 0
 
-    def reach(self) -> None:
+    def reach(self, step: Step) -> None:
         """Do nothing."""
 
 
