@@ -37,7 +37,7 @@ def test_a_queued_run_is_paused_and_goes_on(nbjobs_settings: NbJobs) -> None:
     assert run.unpause() == "queued"
     assert run.unpause() == "queued"
     assert names(run) == ["job.enqueued", "job.paused", "job.unpaused"]
-    paused = [event for event in run.events() if event.name == "job.paused"][0]
+    paused = next(event for event in run.events() if event.name == "job.paused")
     assert paused.payload["by"] == "ada"
     run.cancel()
 
