@@ -6,6 +6,7 @@ of its socket, which is enough as long as the body lets Python run.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import faulthandler
@@ -16,6 +17,7 @@ import sys
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 CHILD_VARIABLE = "NBJOBS_CHILD"
 """Environment variable by which the nursery knows whose program an orphan is."""
@@ -91,6 +93,16 @@ def flush_output() -> None:
             stream.flush()
     if _libc is not None:
         _libc.fflush(None)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process as `multiprocessing` ends its own: with exit handlers, without tearing Python down.
+
+    Taking some 900 modules apart costs 50 ms of CPU and changes nothing.
+    """
+    atexit._run_exitfuncs()
+    flush_output()
+    os._exit(code)
 
 
 def freeze_memory() -> None:

@@ -8,14 +8,14 @@ again is the worker's decision.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import queue
 import sys
 import time
+import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -88,6 +88,8 @@ class Child:
             outcome = to_wire(self._desk.begin(claim, meter.read).perform())
         except BaseException as caught:
             error = tell_error(caught)
+        if self._desk.left:  # a fork that the body made and that came back out of it: its work is done
+            birth.leave(0)
         self._desk.end(claim)
         usage = meter.read()
         dirty = upkeep.after(began_ns)
@@ -123,10 +125,15 @@ class Upbringing:
         code_watch()
 
 
-def live(channel: Channel, upbringing: Upbringing) -> None:
-    """The life of a child that has been settled."""
+def live(channel: Channel, upbringing: Upbringing) -> NoReturn:
+    """The life of a child that has been settled, and its end."""
     birth.watch_for_crashes()
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker is gone
+    code = 0
+    try:
         Child(channel, performer=upbringing.performer, children=upbringing.children).serve()
-    birth.flush_output()
-    channel.close()
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the worker is gone
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    birth.leave(code)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import ctypes
+import multiprocessing
 import os
+import random
 import re
 import signal
 import subprocess
@@ -187,6 +190,33 @@ def starts_programs_and_holds_gil(attempt: Performance, note: str) -> None:
     holds_gil(attempt)
 
 
+def forks_and_both_return(attempt: Performance) -> None:
+    if os.fork() == 0:
+        print("the fork")
+        return
+    os.wait()
+
+
+def pools(attempt: Performance, method: str) -> list[int]:
+    context = multiprocessing.get_context(method)
+    with context.Pool(2) as pool:
+        return pool.map(abs, [-1, -2, -3])
+
+
+def says_goodbye(attempt: Performance) -> None:
+    atexit.register(print, "goodbye")
+
+
+def draws(attempt: Performance) -> float:
+    return random.random()
+
+
+def ignored_signals(attempt: Performance) -> str:
+    """What a program of the body ignores, as the kernel says."""
+    command = "import re; print(re.search('SigIgn:.(.*)', open('/proc/self/status').read())[1])"
+    return subprocess.run([sys.executable, "-Ec", command], stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
 def leaves_thread(attempt: Performance) -> None:
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 
@@ -252,6 +282,10 @@ def lends_and_goes_on(attempt: Performance) -> None:
 async def alends(attempt: Performance) -> str:
     with lending.lent_place():
         return await await_stop(attempt)
+
+
+async def asays_goodbye(attempt: Performance) -> None:
+    says_goodbye(attempt)
 
 
 async def anothing(attempt: Performance) -> None:

@@ -22,6 +22,7 @@ from nbjobs.pool import End, Pool
 from nbjobs.settings import NbJobs
 
 from .bodies import Claim
+from .processes import alive, children_of
 from .support import await_until, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a worker needs Unix processes")
@@ -83,13 +84,6 @@ async def bench() -> AsyncIterator[Callable[..., Any]]:
     yield make
     for one in made:
         await one.pool.close()
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 async def test_a_body_runs_and_its_outcome_comes_back(bench: Any) -> None:
@@ -651,10 +645,6 @@ def start_worker(folder: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
     nursery = next(pid for pid in children_of(worker.pid))
     bodies = [int(pid) for note in notes for pid in note.read_text().split()]
     return worker, [nursery, *bodies, *(pid for pid in children_of(nursery) if pid not in bodies)]
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.fault(row=4)

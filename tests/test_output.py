@@ -1,0 +1,110 @@
+"""Bytes of a pipe become lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbjobs.output import LINE_LIMIT, READ_LIMIT, Line, LineCutter, Pipe
+
+
+def cut(*pieces: bytes) -> list[str]:
+    cutter = LineCutter()
+    return [line for piece in pieces for line in cutter.feed(piece)] + cutter.flush()
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"one\ntwo\n", ["one", "two"]),
+        (b"one\r\ntwo\r\n", ["one", "two"]),
+        (b"no end", ["no end"]),
+        (b"\n\n", ["", ""]),
+        (b" 1%\r 2%\r 3%\n", [" 3%"]),
+        (b" 1%\r 2%\r", [" 2%"]),
+        (b"\r 1%\r 2%", [" 2%"]),
+        ("grün €\n".encode(), ["grün €"]),
+        (b"bad \xff byte\n", ["bad \ufffd byte"]),
+        (b"", []),
+    ],
+)
+def test_lines_are_what_a_terminal_would_show(data: bytes, lines: list[str]) -> None:
+    """Of a line that redraws itself the last state is kept; an open last line counts; bad bytes are marked."""
+    assert cut(data) == lines
+
+
+@given(
+    st.lists(st.sampled_from([b"a", "é".encode(), b"\n", b"\r\n", b"\rb"]), max_size=30),
+    st.lists(st.integers(0, 60)),
+)
+def test_cuts_between_reads_do_not_show(parts: list[bytes], cuts: list[int]) -> None:
+    """However the pipe delivers its bytes, the lines are the same."""
+    data = b"".join(parts)
+    edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    pieces = [data[begin:end] for begin, end in pairwise(edges)]
+    assert cut(*pieces) == cut(data)
+
+
+def test_an_endless_line_is_cut_and_held_in_bounds() -> None:
+    """A line without an end does not fill the worker's memory, and nothing of it is lost."""
+    cutter = LineCutter()
+    lines = [line for _ in range(100) for line in cutter.feed(b"x" * 1000)]
+    assert len(lines) == 100_000 // LINE_LIMIT
+    assert len("".join(lines + cutter.flush())) == 100_000
+    assert [len(line) for line in cut(b"y" * (LINE_LIMIT + 1) + b"\n")] == [LINE_LIMIT, 1]
+
+
+def test_an_endless_redrawn_line_keeps_its_last_state_only() -> None:
+    """A progress bar that redraws itself for hours costs the length of one line."""
+    cutter = LineCutter()
+    assert [line for step in range(10_000) for line in cutter.feed(b"\r%5d" % step)] == []
+    assert len(cutter._rest) < 20
+    assert cutter.flush() == [" 9999"]
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[Pipe, list[Line]]]:
+    got: list[Line] = []
+    made = Pipe("stderr", got.extend)
+    yield made, got
+    made.close()
+
+
+def test_a_pipe_is_read_without_waiting(pipe: tuple[Pipe, list[Line]]) -> None:
+    """Nothing there is no end; the end is noticed; closing twice is none."""
+    reading, got = pipe
+    assert reading.read() == 0 and not reading.ended
+    os.write(reading.child_end, b"one\ntwo")
+    assert reading.read() == 7 and got == [Line("stderr", "one")]
+    os.close(reading.child_end)
+    assert reading.read() == 0 and reading.ended
+    reading.finish_line()
+    assert got[1:] == [Line("stderr", "two")]
+    reading.close()
+    reading.close()
+
+
+def test_draining_takes_what_was_there_and_ends(pipe: tuple[Pipe, list[Line]]) -> None:
+    """All that a full pipe holds is taken, though the writer would fill it again for ever."""
+    reading, got = pipe
+    os.set_blocking(reading.child_end, False)
+    written = 0
+    with pytest.raises(BlockingIOError):
+        while True:
+            written += os.write(reading.child_end, b"x" * 99 + b"\n")
+    refill = reading._on_lines
+
+    def write_more(lines: list[Line]) -> None:
+        refill(lines)
+        os.write(reading.child_end, b"more\n")
+
+    reading._on_lines = write_more
+    reading.drain()
+    assert written >= READ_LIMIT * 0.9, "a pipe holds whole pages"
+    assert sum(line.text == "x" * 99 for line in got) == written // 100
+    os.close(reading.child_end)
