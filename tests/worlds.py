@@ -79,10 +79,14 @@ class World:
 
 
 def prepared(
-    progress: Progress | World | None, stop: Callable[[], str | None], fence: int, is_async: bool = False
+    progress: Progress | World | None,
+    stop: Callable[[], str | None],
+    fence: int,
+    kind: type[World] = World,
+    is_async: bool = False,
 ) -> World:
     """A world with its continuation."""
-    world = World((progress.progress if isinstance(progress, World) else progress) or NOTHING, stop)
+    world = kind((progress.progress if isinstance(progress, World) else progress) or NOTHING, stop)
     world.run = Continuation(world, world.progress, run_id="r1", fence=fence, is_async=is_async)
     return world
 
@@ -93,9 +97,10 @@ def attempt(
     *,
     stop: Callable[[], str | None] = lambda: None,
     fence: int = 1,
+    kind: type[World] = World,
 ) -> World:
     """One attempt of ``body``: what came of it, in ``value`` or ``error``, and what is durable."""
-    world = prepared(progress, stop, fence)
+    world = prepared(progress, stop, fence, kind)
     with active(world.run):
         try:
             world.value = body()
