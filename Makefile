@@ -43,7 +43,7 @@ unit: env redis ## unit and integration tests on a real Redis
 	$(PYTEST) -n 2 --dist loadfile -m "not browser and not wheel" $(ARGS)
 
 notebooks: env ## run the notebooks and compare what they print
-	.ci/isolated $(VENV) $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=120 notebooks $(ARGS)
+	.ci/isolated $(VENV) $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=300 --timeout=600 notebooks $(ARGS)
 
 browser: env chromium ## the card in JupyterLab, in Chromium
 	$(PYTEST) -m browser $(ARGS)
