@@ -206,6 +206,8 @@ class Attempts:
         blameless = end.died and (
             not end.started or end.shared or end.reason in ("nursery", "closed", "no child") or holding.release
         )
+        if code == "fenced":
+            logger.warning("run %s: a write of its body was refused, and the body has ended", held.run)
         if blameless or code == "fenced":  # a fenced one is still ours where only Redis fell back under the child
             reason = holding.release or (end.reason or "child_died" if end.died else "fenced")
             await self._insist(lambda: self._leases.release(held, reason, _fate(end)))

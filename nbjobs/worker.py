@@ -170,7 +170,15 @@ class Worker(arq.worker.Worker):
     def handle_sig(self, signum: Signals) -> None:
         """Begins to drain; the second signal ends what has not ended yet."""
         if self._stopping.is_set():
+            logger.info("%s: bodies are ended now", Signals(signum).name)
             self._hurry.set()
+        else:
+            logger.info(
+                "%s: no more runs are taken, %d bodies may end their item within %g s",
+                Signals(signum).name,
+                len(self.attempts.held),
+                self.settings.grace,
+            )
         self._take_no_more()
 
     async def _take_in(self, job_ids: list[bytes]) -> list[bytes]:

@@ -1,0 +1,393 @@
+"""The worker, with real processes on a real Redis."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import arq
+import arq.worker
+import pytest
+import redis
+
+from nbjobs import Run, connection, keys
+from nbjobs.keys import Keys
+from nbjobs.settings import NbJobs, configure, set_current
+from nbjobs.store import Store
+from nbjobs.worker import Worker as ArqWorker
+from nbjobs.worker import check_modules
+
+from . import workjobs
+from .support import RedisServer, wait_until
+from .workers import Ledger, Worker, gone
+
+pytestmark = pytest.mark.leaky  # workers leave their sign, their queue's entries and a lock
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger")
+
+
+@pytest.fixture
+def url(redis_url: str, nbjobs_settings: NbJobs) -> str:
+    return redis_url
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis that the test may kill."""
+    with RedisServer() as server:
+        configure(redis_url=server.url, user="ada", queue="test")
+        yield server
+        set_current(None)
+        connection.drop_client()
+
+
+def field(run: Run, name: str) -> str:
+    return str(Store(connection.client(), run.user, NbJobs()).read(run.id, name)[0] or "")
+
+
+def names(run: Run) -> list[str]:
+    return [event.name for event in run.events() if event.n is not None]
+
+
+def interrupts(run: Run) -> list[dict[str, Any]]:
+    return [dict(event.payload) for event in run.events() if event.name == "job.interrupt"]
+
+
+def test_a_run_is_performed_and_its_result_comes_back(url: str) -> None:
+    """A run is claimed, performed in a child and completed; its events name the worker."""
+    with Worker(url) as worker:
+        run = workjobs.add.enqueue(2, 3)
+        assert run.result(timeout=10) == 5
+    assert names(run) == ["job.enqueued", "job.started", "job.completed"]
+    started = next(event for event in run.events() if event.name == "job.started")
+    assert started.payload["worker"].split("-")[-2] == str(worker.pid)
+    assert started.payload["job_id"] == run.id
+    assert started.context["user_id"] == "ada"
+
+
+def test_an_async_run_is_performed(url: str) -> None:
+    """Async bodies share a child and come back as sync ones do."""
+    with Worker(url):
+        runs = [workjobs.aadd.enqueue(k, 1) for k in range(5)]
+        assert [run.result(timeout=10) for run in runs] == [1, 2, 3, 4, 5]
+
+
+def test_an_entry_is_gone_once_it_is_claimed(url: str, redis_client: redis.Redis) -> None:
+    """Of an attempt that was begun nothing is left in arq's queue."""
+    with Worker(url):
+        workjobs.add.enqueue(2, 3).wait(timeout=10)
+        assert redis_client.zcard(keys.arq_queue("test")) == 0
+        assert redis_client.keys("arq:job:*") == []
+
+
+@pytest.mark.fault(4)
+def test_a_killed_child_costs_one_crash_and_its_run_goes_on(url: str, ledger: Ledger) -> None:
+    """A body's death is seen at once; the run resumes at its cursor and repeats little."""
+    with Worker(url):
+        run = workjobs.items.enqueue(ledger.path, 60)
+        child = ledger.wait_for(20)[-1][1]
+        os.kill(int(child), signal.SIGKILL)
+        run.wait(timeout=20)
+    assert run.state == "completed"
+    assert sorted(set(ledger.items())) == list(range(60))
+    assert len(ledger.items()) - 60 <= 25  # 100 ms of items of 5 ms, and the one in flight
+    assert field(run, "attempt") == "2"
+    (interrupt,) = interrupts(run)
+    assert (interrupt["reason"], interrupt["signal"]) == ("child_died", "SIGKILL")
+
+
+@pytest.mark.fault(13)
+def test_a_run_that_kills_its_process_each_time_ends_dead(url: str, ledger: Ledger) -> None:
+    """Four starts without progress, then the run is dead; other runs are unharmed."""
+    with Worker(url):
+        run = workjobs.poison.enqueue(ledger.path)
+        other = workjobs.add.enqueue(1, 1)
+        run.wait(timeout=20)
+        assert other.result(timeout=10) == 2
+    assert run.state == "dead"
+    assert len(ledger.lines()) == 4
+    assert names(run)[-2:] == ["job.interrupt", "job.dead"]
+
+
+@pytest.mark.fault(1)
+def test_sigterm_hands_the_run_over_without_a_crash(url: str, ledger: Ledger) -> None:
+    """The item under way ends, the run goes on in another worker: no repeat, no crash."""
+    with Worker(url) as first, Worker(url) as second:
+        second.send_signal(signal.SIGSTOP)
+        run = workjobs.items.enqueue(ledger.path, 100)
+        ledger.wait_for(20)
+        second.send_signal(signal.SIGCONT)
+        first.send_signal(signal.SIGTERM)
+        assert first.wait() == 0
+        run.wait(timeout=20)
+    assert run.state == "completed"
+    assert ledger.items() == list(range(100))
+    assert (field(run, "crashes"), field(run, "attempt")) == ("0", "2")
+    assert [one["reason"] for one in interrupts(run)] == ["stopping"]
+
+
+@pytest.mark.fault(3)
+def test_an_item_longer_than_the_grace_is_ended_without_a_crash(url: str, ledger: Ledger) -> None:
+    """At the end of the grace the worker ends the child, releases the run itself and says how long the item took."""
+    with Worker(url, grace=0.5) as worker:
+        run = workjobs.endless.enqueue(ledger.path)
+        ledger.wait_for(1)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert "did not end within the grace of 0.5 s" in worker.log
+    assert run.state == "queued"
+    assert field(run, "crashes") == "0"
+    assert [one["reason"] for one in interrupts(run)] == ["stopping"]
+
+
+def test_a_second_sigterm_ends_the_grace(url: str, ledger: Ledger) -> None:
+    """Who signals twice does not wait for the item."""
+    with Worker(url, grace=60) as worker:
+        run = workjobs.endless.enqueue(ledger.path)
+        ledger.wait_for(1)
+        worker.send_signal(signal.SIGTERM)
+        wait_until(lambda: "no more runs are taken" in worker.log)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(10) == 0
+    assert (run.state, field(run, "crashes")) == ("queued", "0")
+
+
+@pytest.mark.fault(4)
+def test_a_killed_worker_leaves_nothing_and_its_run_goes_on(url: str, ledger: Ledger) -> None:
+    """Its processes end with it; when the lease is over another worker sweeps the run up."""
+    with Worker(url) as first, Worker(url) as second:
+        second.send_signal(signal.SIGSTOP)
+        run = workjobs.items.enqueue(ledger.path, 60)
+        ledger.wait_for(20)
+        family = first.family()
+        first.send_signal(signal.SIGKILL)
+        second.send_signal(signal.SIGCONT)
+        wait_until(lambda: gone(family[1:]), 1.0, "no process of the worker lives")
+        run.wait(timeout=20)
+    assert run.state == "completed"
+    assert sorted(set(ledger.items())) == list(range(60))
+    assert [one["reason"] for one in interrupts(run)] == ["lease_lost"]
+
+
+@pytest.mark.fault(8)
+def test_a_worker_that_slept_through_its_lease_is_refused(url: str, ledger: Ledger) -> None:
+    """The paused child's next write is refused and its body ended; the other worker's run is unharmed."""
+    with Worker(url) as first, Worker(url) as second:
+        second.send_signal(signal.SIGSTOP)
+        run = workjobs.items.enqueue(ledger.path, 400)
+        ledger.wait_for(20)
+        family = first.family()
+        for process in family:
+            process.suspend()
+        second.send_signal(signal.SIGCONT)
+        wait_until(lambda: field(run, "attempt") == "2", 15, "the second worker has claimed the run")
+        for process in family:
+            process.resume()
+        run.wait(timeout=30)
+        wait_until(lambda: "was refused, and the body has ended" in first.log, 10)
+    assert run.state == "completed"
+    assert sorted(set(ledger.items())) == list(range(400))
+    numbers = [event.n for event in run.events() if event.n is not None]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.fault(10)
+def test_a_body_that_holds_the_interpreter_keeps_its_lease(url: str, ledger: Ledger) -> None:
+    """The worker renews, whatever the body does: no take-over, and other runs go on."""
+    with Worker(url), Worker(url):
+        run = workjobs.hold_interpreter.enqueue(ledger.path, 27)
+        ledger.wait_for(1)
+        assert workjobs.add.enqueue(1, 2).result(timeout=5) == 3
+        run.wait(timeout=60)
+    assert [line[0] for line in ledger.lines()] == ["began", "ended"]
+    assert field(run, "attempt") == "1"
+
+
+@pytest.mark.fault(16)
+def test_a_worker_and_its_attempts_survive_a_restart_of_redis(own_redis: RedisServer, ledger: Ledger) -> None:
+    """The same attempt goes on when Redis is back."""
+    with Worker(own_redis.url, lease=15, renew=1):
+        run = workjobs.items.enqueue(ledger.path, 100)
+        ledger.wait_for(20)
+        client = own_redis.client()
+        wait_until(lambda: client.info("persistence")["aof_buffer_length"] == 0)
+        client.close()
+        own_redis.kill()
+        own_redis.start()
+        run.wait(timeout=30)
+        assert workjobs.add.enqueue(1, 2).result(timeout=10) == 3
+    assert run.state == "completed"
+    assert sorted(set(ledger.items())) == list(range(100))
+    assert field(run, "attempt") == "1"
+
+
+@pytest.mark.fault(61)
+def test_a_running_body_is_cancelled(url: str, ledger: Ledger) -> None:
+    """A cancel ends the body at its next checkpoint."""
+    with Worker(url):
+        run = workjobs.items.enqueue(ledger.path, 10_000)
+        ledger.wait_for(5)
+        run.cancel()
+        run.wait(timeout=10)
+    assert run.state == "cancelled"
+
+
+@pytest.mark.fault(61)
+def test_a_body_without_checkpoints_is_cancelled_at_once(url: str, ledger: Ledger) -> None:
+    """`cancel(now=True)` kills the process; no crash is told."""
+    with Worker(url):
+        run = workjobs.endless.enqueue(ledger.path)
+        ledger.wait_for(1)
+        run.cancel(now=True)
+        run.wait(timeout=10)
+    assert run.state == "cancelled"
+
+
+@pytest.mark.fault(9)
+def test_of_several_workers_one_performs_a_run(url: str, ledger: Ledger) -> None:
+    """Each run is begun once, however many workers hear the wake-up."""
+    with Worker(url), Worker(url), Worker(url):
+        runs = [workjobs.add.enqueue(k, k) for k in range(40)]
+        for run in runs:
+            run.wait(timeout=20)
+        assert {names(run).count("job.started") for run in runs} == {1}
+
+
+def test_a_run_whose_wait_is_over_begins(url: str, ledger: Ledger) -> None:
+    """Who failed after progress is queued by the sweeper when its time has come."""
+    with Worker(url):
+        run = workjobs.fail_once.enqueue(ledger.path)
+        assert run.result(timeout=20) == "done"
+    assert ledger.items() == [0, 1, 1, 2]
+
+
+def test_a_delayed_run_begins_at_its_time(url: str) -> None:
+    """A scheduled run has no entry until its time has come."""
+    with Worker(url):
+        run = workjobs.add.options(delay=0.7).enqueue(1, 2)
+        assert run.state == "scheduled"
+        assert run.result(timeout=10) == 3
+
+
+def test_a_run_without_an_entry_is_found(url: str, redis_client: redis.Redis) -> None:
+    """Where the entry and the wake-up were lost, the sweeper writes the entry."""
+    run = workjobs.add.enqueue(1, 2)
+    redis_client.delete(keys.arq_queue("test"))
+    redis_client.zadd(Keys("ada").due, {run.id: 1})
+    with Worker(url):
+        assert run.result(timeout=10) == 3
+
+
+def test_a_job_that_cannot_be_found_is_put_back(url: str, redis_client: redis.Redis) -> None:
+    """It is not tried again at once, nor does it fail: some seconds later somebody looks again."""
+    store = Store(connection.client(), "ada", NbJobs())
+    fields = {"job": "no_such_module.work", "args": "[[],{}]", "kind": "sync", "queue": "test", "user": "ada"}
+    store.enqueue("lost", fields, queue="test")
+    with Worker(url):
+        wait_until(lambda: store.read("lost", "last_owner")[0], 10, "the run was put back")
+        assert store.read("lost", "state", "crashes") == ["queued", "0"]
+        assert redis_client.zcard(keys.arq_queue("test")) == 0
+        due = redis_client.zscore(Keys("ada").due, "lost")
+        seconds, micros = redis_client.time()
+        assert 3000 < float(due or 0) - (seconds * 1000 + micros / 1000) <= 5000
+
+
+def test_what_a_body_prints_is_in_its_log(url: str, redis_client: redis.Redis) -> None:
+    """The worker writes the lines; the key expires though nobody else would see to it."""
+    with Worker(url):
+        run = workjobs.say.enqueue("hello\nthere")
+        run.wait(timeout=10)
+        key = Keys("ada").log(run.id)
+        wait_until(lambda: redis_client.xlen(key), 5, "the log has been written")
+        text = "".join(entry["d"] for _, entry in redis_client.xrange(key))
+        assert text == '[["stdout","hello"],["stdout","there"]]'
+        assert redis_client.pttl(key) > 0
+
+
+@pytest.mark.fault(32)
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_wrong_clock_changes_nothing(url: str, tmp_path: Path, hours: int) -> None:
+    """All deadlines come from Redis: a worker whose clock is an hour off takes runs as any other does."""
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import time\nreal = time.time\ntime.time = lambda: real() + {hours * 3600}\n"
+    )
+    with Worker(url, path=str(tmp_path)):
+        assert workjobs.add.enqueue(1, 2).result(timeout=10) == 3
+        assert workjobs.add.options(delay=0.4).enqueue(1, 2).result(timeout=10) == 3
+
+
+def test_a_pickle_in_arqs_keys_is_never_loaded(url: str, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """What a stranger has written into arq's keys runs nothing, and the worker goes on."""
+    canary = tmp_path / "canary"
+
+    class Canary:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(canary),)
+
+    run = workjobs.add.enqueue(1, 2)
+    for id in ("stranger", f"{{ada}}:{run.id}:1"):
+        redis_client.set(keys.arq_job(id), pickle.dumps(Canary()))
+    redis_client.zadd(keys.arq_queue("test"), {"stranger": 1})
+    with Worker(url):
+        assert run.result(timeout=10) == 3
+        wait_until(lambda: redis_client.zcard(keys.arq_queue("test")) == 0, 5)
+    assert not canary.exists()
+
+
+def test_an_entry_of_a_newer_nbjobs_is_left_alone(url: str, redis_client: redis.Redis) -> None:
+    """A run of a schema that this worker does not know waits for another worker."""
+    run = workjobs.add.enqueue(1, 2)
+    redis_client.hset(Keys("ada").run(run.id), "v", "2")
+    with Worker(url):
+        assert workjobs.add.enqueue(3, 4).result(timeout=10) == 7
+        assert run.state == "queued"
+        assert redis_client.zcard(keys.arq_queue("test")) == 1
+
+
+def test_a_run_under_a_strangers_name_is_not_performed(url: str, redis_client: redis.Redis) -> None:
+    """Whose run it is, its key says; a field that says otherwise makes it nobody's."""
+    run = workjobs.add.enqueue(1, 2)
+    redis_client.hset(Keys("ada").run(run.id), "user", "bob")
+    with Worker(url):
+        wait_until(lambda: redis_client.zcard(keys.arq_queue("test")) == 0, 5)
+        assert run.state == "queued"
+
+
+def test_arq_is_as_the_worker_expects_it() -> None:
+    """Each name of arq that is overridden or read is there, with the arguments it had."""
+    assert arq.VERSION.startswith("0.28."), "look at nbjobs/worker.py before another arq is allowed"
+    for name, arguments in {
+        "main": ["self"],
+        "start_jobs": ["self", "job_ids"],
+        "run_job": ["self", "job_id", "score"],
+        "handle_sig": ["self", "signum"],
+        "_poll_iteration": ["self"],
+        "async_run": ["self"],
+    }.items():
+        assert list(inspect.signature(getattr(arq.worker.Worker, name)).parameters) == arguments
+    source = inspect.getsource(arq.worker.Worker)
+    for name in (
+        "job_counter",
+        "tasks",
+        "allow_pick_jobs",
+        "in_progress_timeout_s",
+        "queue_read_limit",
+        "poll_delay_s",
+    ):
+        assert f"self.{name}" in source
+    assert issubclass(ArqWorker, arq.worker.Worker)
+
+
+def test_a_module_that_cannot_be_imported_is_told_before_the_start() -> None:
+    """The check imports in another process, and says which module and why."""
+    check_modules(["json"])
+    with pytest.raises(Exception, match=r"no_such_module cannot be imported by .*ModuleNotFoundError"):
+        check_modules(["no_such_module"])
