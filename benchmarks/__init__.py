@@ -1,0 +1,1 @@
+"""Measurements of nbjobs beside what one would use instead; ``make bench`` runs them."""

@@ -1,0 +1,135 @@
+"""From a state event in Redis to the card's changed DOM, in a real JupyterLab in Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import redis
+from playwright.sync_api import Browser, sync_playwright
+
+from nbjobs.keys import Keys
+from tests.browser.lab import Lab
+from tests.support import RedisServer
+
+from .figures import Figure, percentile
+from .support import QUEUE, USER, wait_for, worker
+
+PAUSE = 0.3  # seconds between two events: each is drawn alone, the card draws ten times a second at most
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+
+# The peer in the same notebook: the least that a widget can do. Its value is the time when it was set.
+FLOOR = """
+import threading, time, ipywidgets
+from benchmarks.jobs import paced
+floor = ipywidgets.Label("0")
+def set_it():
+    for _ in range({count}):
+        time.sleep({pause})
+        floor.value = f"{{time.time() * 1000:.0f}}"
+floor
+"""
+START = """
+run = paced.enqueue({count}, {pause})
+threading.Thread(target=set_it, daemon=True).start()
+run
+"""
+BUSY = """
+until = time.time() + {seconds}
+while time.time() < until:
+    sum(range(50_000))
+"""
+WATCH = """() => {
+    window.shown = [];
+    window.floor = [];
+    let n = "", value = "";
+    new MutationObserver(() => {
+        const at = Date.now();
+        const card = document.querySelector(".jp-OutputArea .nbjobs-card");
+        if (card && card.dataset.n !== n) window.shown.push([Number(n = card.dataset.n), at]);
+        const label = document.querySelector(".jp-OutputArea .widget-label");
+        if (label && label.textContent !== value) window.floor.push([Number(value = label.textContent), at]);
+    }).observe(document.body, {subtree: true, childList: true, attributes: true, characterData: true,
+        attributeFilter: ["data-n"]});
+}"""
+
+
+def measure(*, quick: bool = False) -> list[Figure]:
+    """Return the figures."""
+    count = 6 if quick else 40
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nbjobs-bench-")))
+        server = stack.enter_context(RedisServer())
+        stack.enter_context(worker(server.url))
+        settings = {"NBJOBS_REDIS_URL": server.url, "NBJOBS_USER": USER, "NBJOBS_QUEUE": QUEUE}
+        lab = stack.enter_context(Lab(folder, settings))
+        playwright = stack.enter_context(sync_playwright())
+        browser = playwright.chromium.launch(executable_path=_chromium(), args=FLAGS)
+        stack.callback(browser.close)
+        client = server.client()
+        stack.callback(client.close)
+        figures = []
+        for kernel in ("idle", "busy"):
+            ours, floor = _race(lab, browser, client, kernel, count)
+            for name, share in (("p50", 0.5), ("p95", 0.95)):
+                figures.append(
+                    Figure(
+                        f"dom_{kernel}_{name}",
+                        f"event in Redis → card in the DOM, kernel {kernel}, {name}",
+                        "ms",
+                        percentile(ours, share),
+                        f"{name} of {len(ours)}, the peer's of {len(floor)}, at the same time",
+                        None,
+                        "a bare Label set by a thread",
+                        percentile(floor, share),
+                    )
+                )
+    return figures
+
+
+def _race(lab: Lab, browser: Browser, client: redis.Redis, kernel: str, count: int) -> tuple[list[float], list[float]]:
+    given = {"count": count, "pause": PAUSE, "seconds": 2 * count * PAUSE + 1}
+    cells = [FLOOR, START, *([BUSY] if kernel == "busy" else [])]
+    name = lab.write(f"{kernel}.ipynb", *(cell.format(**given) for cell in cells))
+    client.flushall()
+    with lab.open(browser, name) as notebook:
+        notebook.page.evaluate(WATCH)
+        notebook.start_all()
+        notebook.card.wait_for(timeout=30_000)
+        run = notebook.card.get_attribute("data-run") or ""
+        key = Keys(USER).run(run)
+
+        def ended() -> bool:
+            notebook.page.wait_for_timeout(200)
+            return bool(client.hget(key, "state") == "completed")
+
+        wait_for(ended, 4 * count * PAUSE + 30, "the run's end")
+        notebook.wait_done(given["seconds"] + 30)
+        notebook.page.wait_for_timeout(500)
+        shown: list[list[float]] = notebook.page.evaluate("window.shown")
+        floor: list[list[float]] = notebook.page.evaluate("window.floor")
+    return _lags(client, run, shown), [at - value for value, at in floor if value]
+
+
+def _lags(client: redis.Redis, run: str, shown: list[list[float]]) -> list[float]:
+    """Return the ms from each step's event to the first DOM that had it."""
+    found = []
+    for id, entry in client.xrange(Keys(USER).events(run)):
+        if entry["e"] in ("job.step", "job.step_started"):
+            drawn = next((at for n, at in shown if n >= int(entry["n"])), None)
+            if drawn is None:
+                raise RuntimeError(f"event {entry['n']} of the run was never drawn")
+            found.append(drawn - int(id.split("-")[0]))
+    return found
+
+
+def _chromium() -> str:
+    names: Any = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not found:
+        raise RuntimeError(f"no browser found: expected $CHROMIUM, or one of {', '.join(names)} on PATH")
+    return found
