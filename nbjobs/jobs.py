@@ -18,32 +18,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from . import code
+from .endings import Policy
 from .enqueue import Options, enqueue
+from .retries import Retry, declared, discarded
 from .run import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Policy(NamedTuple):
-    """What a job declares about its runs.
-
-    Attributes:
-        queue: the queue of its runs; None is the setting's.
-        max_resumptions: how often a run may go on from its progress; None is without limit.
-        resume_wait: seconds before it goes on after an error. After a stop it goes on at once.
-        resume_errors_after_advancing: whether an error after progress is resumed instead of failing the run.
-    """
-
-    queue: str | None = None
-    max_resumptions: int | None = None
-    resume_wait: float = 5.0
-    resume_errors_after_advancing: bool = True
 
 
 class Job(Generic[P, R]):
@@ -132,17 +118,37 @@ def job(fn: Callable[P, R], /) -> Job[P, R]: ...
 def job(
     *,
     queue: str | None = None,
+    retry_on: Sequence[Retry | type[BaseException]] = (),
+    discard_on: Sequence[type[BaseException]] = (),
     max_resumptions: int | None = None,
     resume_wait: float = 5.0,
     resume_errors_after_advancing: bool = True,
+    timeout: float | None = None,
 ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
-def job(fn: Any = None, /, **declared: Any) -> Any:
+def job(
+    fn: Any = None,
+    /,
+    *,
+    queue: str | None = None,
+    retry_on: Sequence[Retry | type[BaseException]] = (),
+    discard_on: Sequence[type[BaseException]] = (),
+    max_resumptions: int | None = None,
+    resume_wait: float = 5.0,
+    resume_errors_after_advancing: bool = True,
+    timeout: float | None = None,
+) -> Any:
     """Declare a function as a job: ``@job`` or ``@job(queue="gpu")``.
 
     Args:
         fn: the function, plain or ``async``.
-        declared: what :class:`Policy` holds: ``queue``, ``max_resumptions``, ``resume_wait`` (seconds),
-            ``resume_errors_after_advancing``.
+        queue: the queue of its runs; by default the setting's.
+        retry_on: errors that are tried again: classes, or :class:`Retry` with wait and attempts. The first that
+            matches decides. A bare class means 3 s and 5 attempts.
+        discard_on: classes of errors that end the run at once, even after progress.
+        max_resumptions: how often a run may go on from its progress; None is without limit.
+        resume_wait: seconds before it goes on after another error. After a stop it goes on at once.
+        resume_errors_after_advancing: whether such an error after progress is resumed instead of failing the run.
+        timeout: seconds an attempt may take; then it ends as by a ``TimeoutError``.
 
     >>> from nbjobs import job
     >>> @job
@@ -151,6 +157,15 @@ def job(fn: Any = None, /, **declared: Any) -> Any:
     >>> double(21)
     42
     """
+    policy = Policy(
+        queue=queue,
+        retry_on=declared(retry_on),
+        discard_on=discarded(discard_on),
+        max_resumptions=max_resumptions,
+        resume_wait=resume_wait,
+        resume_errors_after_advancing=resume_errors_after_advancing,
+        timeout=timeout,
+    )
     if fn is not None:
-        return Job(fn)
-    return functools.partial(Job, policy=Policy(**declared))
+        return Job(fn, policy)
+    return functools.partial(Job, policy=policy)

@@ -7,7 +7,7 @@ attempt holds the run. A commit whose reply was lost is sent again byte for byte
 Who commits when: a step's beginning and end at once. Between them the loop itself, after the first item that ends when
 the ticker's thread has raised its flag: at once where nothing waits to be committed, so that slow items are durable one
 by one, else some 25 times a second. The thread commits only what a loop does not get to, such as events that were
-notified inside a long item. The interval grows with the time that a commit takes, so a loaded Redis is asked less often.
+notified inside a long item. The interval grows with the time that a commit takes: a loaded Redis is asked less often.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class Ending(NamedTuple):
     failed: bool = False
     result: str = ""
     error: str = ""
+    events: tuple[tuple[str, dict[str, Any]], ...] = ()  # before the closing one
 
 
 def insist(call: Callable[[], T]) -> T:

@@ -1,46 +1,25 @@
-"""One attempt of a run: find the job, run its body, and decide how it ended.
+"""One attempt of a run, in the process that runs its body: find the job, run it, write how it ended.
 
-=====================================  ===============================================================
-the body                               the run
-=====================================  ===============================================================
-returns                                completed
-is interrupted (a deploy, a step of    queued again, or paused or cancelled where that was asked for
-its own, a pause, a cancel)
-meets other steps than are stored      paused, with both lists
-fails after progress                   retrying: it goes on at its cursor after ``resume_wait``
-fails without progress                 failed
-was resumed ``max_resumptions`` times  failed, instead of going on
-no longer holds the run                nothing is written
-cannot be found here                   put back for 5 s; paused after ten minutes
-=====================================  ===============================================================
-
-A body that dies with its process is no case of this table: whoever sees the death calls ``lapse``.
+What becomes of the run is decided in :mod:`nbjobs.endings`. A job that cannot be found in this process is put back for
+5 s, in the hope of a worker that has it; after ten minutes the run is paused. It never fails for that.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import code, codec, context, continuation, events, stream, view
+from . import code, codec, context, continuation, endings, events, stream, view
 from .continuation import Continuation, Progress, Saved
 from .errors import (
-    BadData,
     CodeRefused,
-    ContinuationError,
     Fenced,
-    Interrupt,
     JobNotFound,
-    NotData,
-    ResumeLimitError,
     StepsChanged,
-    TooLarge,
 )
 from .journal import Claim, Ending, Journal, insist
 from .keys import Keys
@@ -135,11 +114,11 @@ class Attempt:
                     value = job.fn(*args, **kwargs)
                     self.continuation.finish()
             except KeyboardInterrupt as error:  # only where the caller's own process runs the body
-                self._close_after(error)
+                self._end(error)
                 raise
             except BaseException as error:
-                return self._close_after(error)
-            return self._complete(value)
+                return self._end(error)
+            return self._close(endings.after_return(value))
 
     async def aperform(self) -> Outcome:
         """Run the body of an ``async`` job to its end, and write how it ended."""
@@ -150,8 +129,8 @@ class Attempt:
                     value = await job.fn(*args, **kwargs)
                     self.continuation.finish()
             except BaseException as error:
-                return self._close_after(error)
-            return self._complete(value)
+                return self._end(error)
+            return self._close(endings.after_return(value))
 
     # -- before the body -----------------------------------------------------------------------------------------
 
@@ -203,67 +182,22 @@ class Attempt:
 
     # -- after the body ------------------------------------------------------------------------------------------
 
-    def _complete(self, value: Any) -> Outcome:
-        payload: dict[str, Any] = {"result_preview": codec.preview(value) if value is not None else ""}
-        result = error = ""
-        try:
-            result = codec.encode(value, what="result", limit=codec.RESULT_LIMIT)
-        except (NotData, TooLarge) as why:
-            payload["result_not_kept"] = str(why)
-            error = _json({"not_kept": str(why)})
-        return self._close(Ending("completed", payload, result=result, error=error))
-
-    def _close_after(self, error: BaseException) -> Outcome:
-        """The decision table."""
-        try:
-            self.continuation.fail(error)
-            if isinstance(error, Fenced):
-                return Outcome("fenced", description=str(error))
-            if isinstance(error, JobNotFound):
-                return self._put_back(error)
-            if isinstance(error, StepsChanged):
-                return self._close(_changed(error))
-            stops = isinstance(error, (Interrupt, asyncio.CancelledError, KeyboardInterrupt))
-            if stops or self._is_to_resume(error):
-                if self._is_resumed_too_often():
-                    return self._close(_failed(self._resume_limit(error), "resume limit"))
-                return self._close(self._interrupted(error) if stops else self._resumed(error))
-            reason = "bad data" if isinstance(error, BadData) else "exception"
-            return self._close(_failed(error, reason))
-        finally:
-            del error
-
-    def _is_to_resume(self, error: BaseException) -> bool:
-        return (
-            isinstance(error, Exception)
-            and not isinstance(error, ContinuationError)
-            and self.continuation.advanced
-            and (self._job is None or self._job.policy.resume_errors_after_advancing)
+    def _end(self, error: BaseException) -> Outcome:
+        """Write how an attempt ended that ``error`` left."""
+        self.continuation.fail(error)
+        if isinstance(error, Fenced):
+            return Outcome("fenced", description=str(error))
+        if isinstance(error, JobNotFound):
+            return self._put_back(error)
+        facts = endings.Facts(
+            policy=self._job.policy if self._job is not None else endings.Policy(),
+            advanced=self.continuation.advanced,
+            description=self.continuation.description,
+            failures=self.claim.failures,
+            resumptions=self.claim.resumptions,
+            counts=endings.counts_of(self._fields.get("error", "")),
         )
-
-    def _is_resumed_too_often(self) -> bool:
-        limit = self._job.policy.max_resumptions if self._job is not None else None
-        return limit is not None and self.claim.resumptions >= limit
-
-    def _resume_limit(self, error: BaseException) -> ResumeLimitError:
-        limit = ResumeLimitError(f"Job was resumed a maximum of {self._job.policy.max_resumptions} times")
-        limit.__cause__ = error
-        return limit
-
-    def _interrupted(self, error: BaseException) -> Ending:
-        reason = error.reason if isinstance(error, Interrupt) else "stopping"
-        return Ending("released", {"reason": reason, "description": self.continuation.description})
-
-    def _resumed(self, error: BaseException) -> Ending:
-        wait = self._job.policy.resume_wait if self._job is not None else 5.0
-        slept = 0.0 if self._settings.adapter == "inline" else wait
-        payload = {
-            "failures": self.claim.failures + 1,
-            "wait_seconds": wait,
-            "exception": _exception(error),
-            "description": self.continuation.description,
-        }
-        return Ending("retrying", payload, wait=slept, failed=True)
+        return self._close(endings.after_error(error, facts))
 
     def _put_back(self, error: JobNotFound) -> Outcome:
         waited = insist(lambda: self._store.since(self.claim.run, "missing_since"))
@@ -272,38 +206,14 @@ class Attempt:
         return msgspec.structs.replace(ended, code="not_found" if ended.code == "released" else ended.code)
 
     def _close(self, ending: Ending) -> Outcome:
+        for name, payload in ending.events:
+            self.journal.happened(name, payload)
         payload = {**ending.payload, **self._usage(), "duration": round((time.monotonic() - self._began) * 1000, 2)}
-        reply = self.journal.close(ending._replace(payload=payload))
-        if reply.code not in ("OK", "AGAIN"):
+        wait = 0.0 if self._settings.adapter == "inline" else ending.wait  # waits are told, not slept
+        reply = self.journal.close(ending._replace(payload=payload, wait=wait))
+        if not reply.ok:
             return Outcome("fenced", reply.state, f"the end was refused: {reply.code}")
         return Outcome(ending.outcome, reply.state, str(payload.get("description", "")))
-
-
-def _changed(error: StepsChanged) -> Ending:
-    payload = {
-        "reason": "changed",
-        "description": str(error),
-        "stored": list(error.stored),
-        "found": list(error.found),
-    }
-    return Ending("paused", payload)
-
-
-def _failed(error: BaseException, reason: str) -> Ending:
-    exception = _exception(error)
-    return Ending("failed", {"reason": reason, "exception": exception}, failed=True, error=_json(exception))
-
-
-def _exception(error: BaseException) -> dict[str, str]:
-    """Return an error as text, its traceback beginning with the user's own frames."""
-    summary = traceback.TracebackException.from_exception(error, limit=-40)
-    frames = list(summary.stack)
-    while frames and frames[0].filename.startswith(_PACKAGE):
-        del frames[0]
-    if frames:
-        summary.stack = traceback.StackSummary.from_list(frames)
-    text = "".join(summary.format())
-    return {"type": type(error).__name__, "message": str(error)[:4096], "traceback": text[-12_000:]}
 
 
 def _progress(fields: Mapping[str, str]) -> Progress:
@@ -324,7 +234,3 @@ def _progress(fields: Mapping[str, str]) -> Progress:
 def _tags(fields: Mapping[str, str]) -> dict[str, Any]:
     text = fields.get("tags", "")
     return msgspec.json.decode(text, type=dict[str, Any]) if text else {}
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

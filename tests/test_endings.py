@@ -1,0 +1,143 @@
+"""The decision table, row by row, without Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from nbjobs.endings import Facts, Policy, after_error, after_return, counts_of
+from nbjobs.errors import BadData, Interrupt, InvalidStepError, StepsChanged
+from nbjobs.retries import Retry, declared, discarded, first_match
+
+FRESH = Facts(Policy())
+ADVANCED = Facts(Policy(), advanced=True, description="at 'load', cursor 5", resumptions=1)
+
+
+def test_a_value_completes_the_run() -> None:
+    """With the codec's text, and a preview for the card."""
+    ending = after_return({"rows": 3})
+    assert (ending.outcome, ending.result) == ("completed", '{"rows":3}')
+    assert ending.payload["result_preview"] == "{'rows': 3}"
+
+
+def test_a_value_that_is_no_data_completes_it_too() -> None:
+    """With the reason why it is not kept."""
+    ending = after_return(object())
+    assert (ending.outcome, ending.result) == ("completed", "")
+    assert "object" in json.loads(ending.error)["not_kept"]
+
+
+@pytest.mark.parametrize("error", [Interrupt("stopping"), asyncio.CancelledError(), KeyboardInterrupt()])
+def test_an_interrupt_releases_the_run(error: BaseException) -> None:
+    """No failure is counted."""
+    ending = after_error(error, FRESH)
+    assert (ending.outcome, ending.failed, ending.payload["reason"]) == ("released", False, "stopping")
+
+
+def test_steps_that_no_longer_fit_pause_the_run() -> None:
+    """With both lists."""
+    ending = after_error(StepsChanged("changed", stored=["a"], found=["b"]), ADVANCED)
+    assert (ending.outcome, ending.payload["stored"], ending.payload["found"]) == ("paused", ["a"], ["b"])
+
+
+def test_an_error_fails_a_run_without_progress() -> None:
+    """And counts as a failure."""
+    ending = after_error(OSError("gone"), FRESH)
+    assert (ending.outcome, ending.failed, ending.payload["reason"]) == ("failed", True, "exception")
+    assert ending.payload["exception"]["message"] == "gone"
+
+
+def test_an_error_after_progress_is_tried_again() -> None:
+    """After ``resume_wait``."""
+    ending = after_error(OSError("gone"), ADVANCED)
+    assert (ending.outcome, ending.wait, ending.payload["failures"]) == ("retrying", 5.0, 1)
+
+
+@pytest.mark.parametrize("error", [InvalidStepError("nested"), BadData("none of ours"), SystemExit(1)])
+def test_some_errors_fail_a_run_even_after_progress(error: BaseException) -> None:
+    """They would come again, or are meant to end it."""
+    assert after_error(error, ADVANCED).outcome == "failed"
+
+
+def test_resuming_has_the_limit_that_the_job_declares() -> None:
+    """For stops and errors alike, in Rails' words."""
+    facts = Facts(Policy(max_resumptions=1), advanced=True, resumptions=1)
+    for error in (Interrupt("stopping"), OSError("gone")):
+        ending = after_error(error, facts)
+        assert (ending.outcome, ending.payload["reason"]) == ("failed", "resume limit")
+        assert ending.payload["exception"]["message"] == "Job was resumed a maximum of 1 times"
+
+
+def test_what_is_discarded_fails_at_once() -> None:
+    """Even after progress: what the user declared comes first."""
+    ending = after_error(KeyError("x"), ADVANCED._replace(policy=Policy(discard_on=discarded([KeyError]))))
+    assert (ending.outcome, ending.payload["reason"]) == ("failed", "discarded")
+    assert [name for name, _ in ending.events] == ["job.discarded"]
+
+
+def test_what_is_declared_is_retried_until_its_attempts_are_used_up() -> None:
+    """Each declaration counts for itself, the first attempt included."""
+    retries = declared([Retry(OSError, wait=7, attempts=2, jitter=0), KeyError])
+    facts = Facts(Policy(retry_on=retries))
+    first = after_error(OSError("gone"), facts)
+    assert (first.outcome, first.wait) == ("retrying", 7.0)
+    counts = counts_of(first.error)
+    assert counts == {"OSError": 1}
+    other = after_error(KeyError("x"), facts._replace(counts=counts))
+    assert counts_of(other.error) == {"OSError": 1, "KeyError": 1}
+    last = after_error(OSError("gone"), facts._replace(counts=counts))
+    assert (last.outcome, [name for name, _ in last.events]) == ("failed", ["job.retry_stopped"])
+
+
+def test_counts_survive_a_deploy_in_between() -> None:
+    """A release keeps what the next attempt has to know."""
+    ending = after_error(Interrupt("stopping"), FRESH._replace(counts={"OSError": 1}))
+    assert counts_of(ending.error) == {"OSError": 1}
+
+
+@pytest.mark.parametrize(
+    ("wait", "expected"),
+    [(4, [4, 4, 4]), ("exponential", [3, 6, 12]), ("polynomial", [3, 18, 83]), (lambda k: k / 2, [0.5, 1, 1.5])],
+)
+def test_waits_grow_as_declared(wait: object, expected: list[float]) -> None:
+    """In seconds, without jitter."""
+    retry = Retry(OSError, wait=wait, jitter=0)  # type: ignore[arg-type]
+    assert [retry.delay(k) for k in (1, 2, 3)] == expected
+
+
+def test_jitter_adds_up_to_its_share() -> None:
+    """Never less than the wait."""
+    delays = [Retry(OSError, wait=10).delay(1) for _ in range(200)]
+    assert 10 <= min(delays) < max(delays) <= 11.5
+
+
+def test_the_first_declaration_that_matches_decides() -> None:
+    """As ``except`` clauses are read."""
+    retries = declared([ConnectionError, OSError])
+    assert first_match(retries, ConnectionResetError()) is retries[0]
+    assert first_match(retries, FileNotFoundError()) is retries[1]
+    assert first_match(retries, KeyError()) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: declared("OSError"),  # type: ignore[arg-type]
+        lambda: declared([OSError("x")]),  # type: ignore[list-item]
+        lambda: discarded([KeyboardInterrupt]),
+        lambda: Retry(int),  # type: ignore[arg-type]
+    ],
+)
+def test_only_classes_of_errors_are_declared(wrong: object) -> None:
+    """The mistake is told where it is written."""
+    with pytest.raises(TypeError, match="expected a class of errors"):
+        wrong()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("wrong", [{"wait": "slowly"}, {"wait": -1}, {"wait": float("nan")}, {"attempts": 0}])
+def test_a_retry_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
+    """With what was expected."""
+    with pytest.raises(ValueError, match="expected"):
+        Retry(OSError, **wrong)  # type: ignore[arg-type]
