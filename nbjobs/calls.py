@@ -229,9 +229,7 @@ class Calls:
             raise ValueError(f"op is {op!r}, expected one of {', '.join(OPS)}")
         return self._call("control", run, [op, str(n_seen), d])._replace(queue=queue)
 
-    def reopen(
-        self, run: str, n_seen: int, from_step: int | None = None, d: str = "", *, queue: str = ""
-    ) -> Call:
+    def reopen(self, run: str, n_seen: int, from_step: int | None = None, d: str = "", *, queue: str = "") -> Call:
         """Open a run that has ended without completing.
 
         Args:

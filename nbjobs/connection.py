@@ -203,7 +203,9 @@ def client() -> redis.Redis:
         wanted = current().redis_url
         if _shared is None or (wanted and _shared[0] != wanted):
             url = resolve_url()
-            _shared = (url, sync_client(url))
+            # The embedded daemon stays while clients are connected; a child of its worker is none.
+            name = "nbjobs-child" if "NBJOBS_CHILD" in os.environ else "nbjobs-client"
+            _shared = (url, sync_client(url, name=name))
         return _shared[1]
 
 

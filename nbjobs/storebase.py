@@ -73,9 +73,7 @@ class Base:
     def _since(self, run: str, field: str) -> Ask[float]:
         """Return for how many seconds a run has had this field, which is set to Redis time if it has not."""
         key = self.keys.run(run)
-        return Ask(
-            [("HSETNX", key, field, self.calls.clock.now()), ("HGET", key, field), ("TIME",)], _seconds
-        )
+        return Ask([("HSETNX", key, field, self.calls.clock.now()), ("HGET", key, field), ("TIME",)], _seconds)
 
     def _forget(self, run: str, field: str) -> Ask[None]:
         """Remove a field that `since` has set."""
@@ -118,9 +116,7 @@ class Base:
             raise answers[at]
         for other in answers:
             if isinstance(other, Exception):
-                _log.warning(
-                    "a hint sent with %s was refused, so a run may begin late: %s", call.script, other
-                )
+                _log.warning("a hint sent with %s was refused, so a run may begin late: %s", call.script, other)
         return answers[at]
 
     def _heard(self, call: Call, answer: Any) -> Reply:
