@@ -16,6 +16,7 @@ from . import codec, connection, control, stream
 from .errors import ResultNotKept, RunCancelled, RunFailed, RunLost, RunNotFound
 from .events import Event
 from .keys import Keys, check_run_id
+from .lending import lent_place
 from .settings import current
 from .store import Store
 from .view import RunView
@@ -92,13 +93,15 @@ class Run:
     def wait(self, timeout: float | None = None) -> Run:
         """Wait for the run's end, in any way; return the run.
 
+        A job that waits for another run lends that run its place among the worker's processes.
+
         Args:
             timeout: seconds to wait at most; None waits as long as it takes.
 
         Raises:
             TimeoutError: it has not ended by then. It goes on.
         """
-        with stream.follower(self.user).watch(self.id) as watch:
+        with lent_place(), stream.follower(self.user).watch(self.id) as watch:
             if not watch.wait_for(_has_ended, timeout):
                 raise TimeoutError(f"Run {self.id} has not ended within {timeout} s; it is {self.state} and goes on.")
         return self
@@ -112,7 +115,7 @@ class Run:
             if _has_ended(view):
                 loop.call_soon_threadsafe(ended.set)
 
-        with stream.follower(self.user).watch(self.id, see):
+        with lent_place(), stream.follower(self.user).watch(self.id, see):
             await asyncio.wait_for(ended.wait(), timeout)
         return self
 

@@ -32,8 +32,7 @@ __all__ = ["Attempt", "Claim", "Outcome"]
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    import redis
-
+    from .connection import Client
     from .settings import NbJobs
     from .view import RunView
 
@@ -69,7 +68,7 @@ class Attempt:
     def __init__(
         self,
         claim: Claim,
-        client: redis.Redis,
+        client: Client,
         settings: NbJobs,
         *,
         job: Any = None,
