@@ -53,11 +53,10 @@ def html(face: Face) -> str:
         f'<span style="{_ICON};color:{accent}">{escape(face.icon)}</span> '
         f'<b style="margin-right:6px">{escape(face.name)}</b> {escape(face.headline)}'
     )
-    parts = [
-        f"<div>{head}</div>",
-        _bar(face.bar, escape(face.percent), accent),
-        f'<div style="{_SMALL}">{escape(_facts(face))}</div>',
-    ]
+    parts = [f"<div>{head}</div>", _bar(face.bar, escape(face.percent), accent)]
+    facts = escape(_facts(face))
+    if facts or face.ended:
+        parts.append(f'<div style="{_SMALL}">{facts}</div>')
     if face.error:
         parts.append(f'<div style="{_ERROR}">{escape(face.error)}</div>')
     if not face.ended:

@@ -60,6 +60,10 @@ class CardPage:
         self.page.evaluate("([key, face]) => cards.mount(key, face)", [key, face])
         return self.card(key)
 
+    def mount_all(self, faces: dict[str, Face]) -> None:
+        script = "faces => Object.entries(faces).forEach(([key, face]) => cards.mount(key, face))"
+        self.page.evaluate(script, faces)
+
     def set(self, key: str, face: Face) -> None:
         self.page.evaluate("([key, face]) => cards.set(key, face)", [key, face])
 

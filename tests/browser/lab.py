@@ -49,9 +49,7 @@ class Lab:
         for name in ("notebooks", "home", "config", "data", "runtime", "ipython"):
             (self.folder / name).mkdir()
         for plugin, values in SETTINGS.items():
-            file = self.folder / "config" / "lab" / "user-settings" / f"{plugin}.jupyterlab-settings"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(values))
+            self._set(plugin, values)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -117,6 +115,11 @@ class Lab:
         except OSError:
             return False
 
+    def _set(self, plugin: str, values: dict[str, Any]) -> None:
+        file = self.folder / "config" / "lab" / "user-settings" / f"{plugin}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+
     def write(self, name: str, *cells: str) -> str:
         """Make a notebook of these code cells."""
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
@@ -126,6 +129,7 @@ class Lab:
 
     def open(self, browser: Browser, name: str, *, width: int = 1000, theme: str = "light") -> Notebook:
         """Open a notebook in a window of its own and wait until its kernel is idle."""
+        self._set("@jupyterlab/apputils-extension/themes", {"theme": f"JupyterLab {theme.title()}"})
         return Notebook(self, browser, name, width, theme)
 
 
@@ -146,8 +150,6 @@ class Notebook:
         self.page.goto(f"{lab.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{name}?token={lab.token}")
         self.page.wait_for_function("window.jupyterapp?.restored", timeout=60_000)
         self.page.evaluate("window.jupyterapp.restored.then(() => true)")
-        if theme == "dark":
-            self.command("apputils:change-theme", {"theme": "JupyterLab Dark"})
         if width < 600:
             self.command("application:toggle-left-area")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
