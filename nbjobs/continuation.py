@@ -266,7 +266,7 @@ class Continuation:
         if self._advanced or self._repeated:
             self.reach()
         self._validate(name)
-        cursor = as_kept(start)
+        first = as_kept(start)
         self._encountered.append(name)
         saved = self._saved.get(name)
         if saved is not None and (saved.value is not None or looping):
@@ -277,17 +277,23 @@ class Continuation:
             self.interrupt("isolating")
         step = self.current
         if step is None or step.name != name:
-            step = Step(name, self, start=Cursor(cursor))
+            step = Step(name, self, start=Cursor(first))
+        elif looping:
+            self._check_count(step)
         if total is not None:
             step.total = total
+        self._start(step, again=saved is not None)
+        return step
+
+    def _start(self, step: Step, *, again: bool) -> None:
         with self.lock:
             self.running = step
-            if saved is None:  # else it runs again, and the next attempt still goes on where this one would have
+            if not again:  # else the next attempt still goes on where this one would have
                 self.current = step
             self._began = time.monotonic()
             cursor, done = step.standing()
             happened = {
-                "step": name,
+                "step": step.name,
                 "cursor": cursor.value,
                 "resumed": step.resumed,
                 "done": done,
@@ -295,7 +301,6 @@ class Continuation:
             }
             self._world.happened("job.step_started", happened)
         self._world.checkpoint()
-        return step
 
     def end(self, value: Any = None) -> None:
         """End the running step well. Its value is kept where it is data of at most 64 KiB."""
@@ -430,6 +435,15 @@ class Continuation:
                 f"Step '{name}' found, expected to see '{self._order[met]}'",
                 stored=self._order,
                 found=[*self._encountered, name],
+            )
+
+    def _check_count(self, step: Step) -> None:
+        stored = step.stored.value
+        if stored is not None and stored != step.done:
+            self.changed(
+                f"Step '{step.name}' is a loop now, and what is stored of it is no count of items.",
+                stored=[f"{step.name}: cursor {codec.preview(stored, 80)}"],
+                found=[f"{step.name}: a loop"],
             )
 
     # -- helpers -------------------------------------------------------------------------------------------------

@@ -350,6 +350,12 @@ def test_a_stop_is_heard_before_the_next_step_and_not_after_the_last() -> None:
     assert last.error is None and last.steps == ["a", "b"]
 
 
+def test_a_stop_is_heard_behind_a_step_that_ran_again() -> None:
+    """That is no progress, but it may have taken long."""
+    world = attempt(lambda: (step("a", object), step("b", failing)), Progress((Saved("a", None),)), stop=lambda: "stop")
+    assert isinstance(world.error, Interrupt) and world.error.reason == "stop"
+
+
 def test_a_stop_comes_before_a_mistake() -> None:
     """A stopping worker interrupts before an invalid step is noticed."""
     world = attempt(lambda: (step("a", nothing), step("a", nothing)), stop=lambda: "stopping")

@@ -262,6 +262,7 @@ def test_other_steps_than_stored_pause_and_change_nothing(program: list[Piece], 
         assert world.progress == stored
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), max_size=5), st.lists(st.sampled_from("abc"), max_size=3, unique=True))
 def test_a_body_is_accepted_or_refused_by_the_five_checks_alone(met: list[str], ended: list[str]) -> None:
     """A plain model of the checks gives the same verdict for any sequence of names."""

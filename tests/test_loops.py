@@ -235,6 +235,15 @@ def test_a_change_that_the_body_catches_pauses_all_the_same() -> None:
     assert attempt(body, died).progress == died.progress
 
 
+@pytest.mark.parametrize("cursor", ["id-7", 7])
+def test_a_step_that_has_become_a_loop_pauses(cursor: Any) -> None:
+    """Its stored cursor is no count of items, so nothing is known of what is done."""
+    before = World(done(step="a", cursor=cursor))
+    error = changed(looping(ROWS, []), before)
+    assert error.stored == (f"a: cursor {cursor!r}",) and error.found == ("a: a loop",)
+    assert attempt(looping(ROWS, []), before).progress == before.progress
+
+
 @kinds
 def test_a_loop_that_dies_before_it_goes_on_is_where_it_was(kind: str) -> None:
     """Its beginning is a checkpoint of count, cursor and fingerprint, though no item was looked at yet."""
