@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -16,17 +17,21 @@ from nbjobs.calls import Call, Calls, Commit
 from nbjobs.settings import NbJobs
 from nbjobs.store import Store
 
-from .model import CLOCK, Model, counted_scripts, differences
+from .model import CLOCK, END, Model, counted_scripts, differences
 from .support import RedisServer
 
-EXAMPLES = int(os.environ.get("NBJOBS_TEST_EXAMPLES", "60"))
+EXAMPLES = os.environ.get("NBJOBS_TEST_EXAMPLES", "")  # that many, random ones; else the same few each time
 RUN = "r1"
+FIELDS = {"job": "m.f", "args": "[]", "kind": "sync"}
 OWNERS = ("w1:a", "w1:b", "w2:c", "w3:d")
 LEASE = 40  # calls
 NAMED = ("enqueue", "claim", "commit", "finish", "control", "reopen")  # renew prolongs, the sweeper's lapse looks
 EVENTS = st.lists(
     st.tuples(st.sampled_from("spo"), st.sampled_from(["job.step", "job.progress", "own"]), st.just("{}")), max_size=3
 )
+CURSORS = st.sampled_from(["", "5", "[1,2]"])
+OUTCOMES = st.sampled_from(["completed", "failed", "paused", *["released"] * 3, *["retrying"] * 3])
+WRONG = ["enqueue", "claim", "commit", "order", "renew", "finish", "finish order", "lapse", "control", "reopen"]
 STEPS = st.lists(st.tuples(st.just('{"name":"a"}'), st.sampled_from(["", "1", '"é"'])), max_size=2)
 
 
@@ -35,8 +40,8 @@ class Runs(RuleBasedStateMachine):
 
     server: RedisServer
 
-    @initialize(queued=st.sampled_from([True, True, True, False]))
-    def begin(self, queued: bool) -> None:
+    @initialize(delay=st.sampled_from([None, None, 20]))
+    def begin(self, delay: int | None) -> None:
         self.client = connection.sync_client(self.server.url)
         self.client.flushall()
         limits = NbJobs(lease=LEASE / 1000, renew=0.01, max_crashes=2, crash_wait=[0.0, 0.02, 0.06], run_events=1000)
@@ -45,8 +50,7 @@ class Runs(RuleBasedStateMachine):
         self.model = Model()
         self.sent: list[Call] = []
         self.marks = (0, 0, 0)
-        if queued:
-            self.enqueue(delay=None, args="[]")
+        self.do(self.calls.enqueue(RUN, FIELDS, "{}", delay_ms=delay))
 
     def teardown(self) -> None:
         if hasattr(self, "client"):
@@ -69,96 +73,82 @@ class Runs(RuleBasedStateMachine):
     def holder(self) -> str:
         return str(self.model.fields.get("owner", "")) or OWNERS[0]
 
+    @property
+    def is_held(self) -> bool:
+        return bool(self.model.fields.get("owner"))
+
+    @property
+    def is_free(self) -> bool:
+        return not self.is_held and self.model.fields.get("state") not in (*END, "paused")
+
+    def checkpoint(self, off: int = 1, seen: int = 0, **given: Any) -> Commit:
+        c = self.get("c") + off
+        return Commit(c, self.get("n") + seen, **{"view": f"view {c}", "step": "step", "total": 10, **given})
+
     # -- what may happen ---------------------------------------------------------------------------
 
-    @rule(delay=st.sampled_from([None, 10, 100]), args=st.sampled_from(["[]", "[]", "[1]"]))
-    def enqueue(self, delay: int | None, args: str) -> None:
-        self.do(self.calls.enqueue(RUN, {"job": "m.f", "args": args, "kind": "sync"}, "{}", delay_ms=delay))
+    @precondition(lambda self: self.is_free)
+    @rule(owner=st.sampled_from(OWNERS))
+    def claim(self, owner: str) -> None:
+        self.do(self.calls.claim(RUN, f"{owner}{self.get('attempt')}", self.get("attempt") + 1, "{}"))
 
-    @rule(owner=st.sampled_from(OWNERS), off=st.sampled_from([1, 1, 1, 1, 0, 2]))
-    def claim(self, owner: str, off: int) -> None:
-        self.do(self.calls.claim(RUN, f"{owner}{self.get('attempt')}", self.get("attempt") + off, "{}"))
+    @precondition(lambda self: self.is_held)
+    @rule(seen=st.sampled_from([0, 0, 0, -1]), moved=st.booleans(), cursor=CURSORS, steps=STEPS, events=EVENTS)
+    def commit(self, seen: int, moved: bool, cursor: str, steps: list[Any], events: list[Any]) -> None:
+        last = self.checkpoint(seen=seen, moved=moved, cursor=cursor, ended=steps, events=events)
+        self.do(self.calls.commit(RUN, self.holder, last))
 
-    @rule(
-        stale=st.sampled_from([False] * 5 + [True]),
-        off=st.sampled_from([1] * 6 + [0, 2]),
-        seen=st.sampled_from([0, 0, 0, -1]),
-        moved=st.booleans(),
-        cursor=st.sampled_from(["", "5", "[1,2]"]),
-        steps=STEPS,
-        events=EVENTS,
-    )
-    def commit(
-        self,
-        stale: bool,
-        off: int,
-        seen: int,
-        moved: bool,
-        cursor: str,
-        steps: list[tuple[str, str]],
-        events: list[tuple[str, str, str]],
-    ) -> None:
-        owner = "w9:gone" if stale else self.holder
-        self.do(self.calls.commit(RUN, owner, self.checkpoint(off, seen, moved, cursor, steps, events)))
+    @precondition(lambda self: self.is_held)
+    @rule()
+    def renew(self) -> None:
+        self.do(self.calls.renew(RUN, self.holder))
 
-    def checkpoint(
-        self,
-        off: int,
-        seen: int,
-        moved: bool,
-        cursor: str,
-        steps: list[tuple[str, str]],
-        events: list[tuple[str, str, str]],
-    ) -> Commit:
-        c = self.get("c") + off
-        n = self.get("n") + seen
-        return Commit(c, n, f"view {c}", moved, "step", cursor, 5 if cursor else None, 10, steps, events)
+    @precondition(lambda self: self.is_held)
+    @rule(outcome=OUTCOMES, wait=st.sampled_from([0, 30]), failed=st.booleans(), child=st.booleans(), events=EVENTS)
+    def finish(self, outcome: str, wait: int, failed: bool, child: bool, events: list[Any]) -> None:
+        last = {"commit": self.checkpoint(moved=True, cursor="7", events=events)} if child else {"events": events}
+        given: dict[str, Any] = {"wait_ms": wait, "failed": failed, "result": "1", "error": "e", **last}
+        self.do(self.calls.finish(RUN, self.holder, outcome, d="{}", **given))
 
-    @rule(owner=st.sampled_from(["", "w9:gone"]))
-    def renew(self, owner: str) -> None:
-        self.do(self.calls.renew(RUN, owner or self.holder))
+    @precondition(lambda self: self.is_held)
+    @rule()
+    def die(self) -> None:
+        self.do(self.calls.lapse(RUN, self.holder, "{}"))
 
-    @rule(
-        outcome=st.sampled_from(["completed", "failed", "paused", "released", "released", "retrying"]),
-        wait=st.sampled_from([0, 30]),
-        failed=st.booleans(),
-        by=st.sampled_from(["child", "child", "worker", "stale"]),
-        off=st.sampled_from([1, 1, 1, 1, 2]),
-        events=EVENTS,
-    )
-    def finish(
-        self, outcome: str, wait: int, failed: bool, by: str, off: int, events: list[tuple[str, str, str]]
-    ) -> None:
-        last = self.checkpoint(off, 0, True, "7", [], events) if by != "worker" else None
+    @rule()
+    def sweep(self) -> None:
+        self.do(self.calls.lapse(RUN, "", "{}"))
+
+    @rule(op=st.sampled_from(["cancel", "now", *["pause", "unpause"] * 3, "accept", "restart"]))
+    def control(self, op: str) -> None:
+        self.do(self.calls.control(RUN, op, self.get("n"), "{}"))
+
+    @precondition(lambda self: self.model.fields.get("state") in END)
+    @rule(first=st.sampled_from([None, 1, 2]))
+    def reopen(self, first: int | None) -> None:
+        self.do(self.calls.reopen(RUN, self.get("n"), first, "{}"))
+
+    @rule(call=st.sampled_from(WRONG), data=st.data())
+    def somebody_is_wrong(self, call: str, data: st.DataObject) -> None:
+        """A stale owner, a number or attempt that is not the next one, a caller who is behind."""
+        behind = max(0, self.get("n") - data.draw(st.sampled_from([1, 3])))
+        stale = data.draw(st.sampled_from([*OWNERS, *{call.args[4] for call in self.sent if call.script == "claim"}]))
+        wrong = self.checkpoint(data.draw(st.sampled_from([-1, 0, 2])), moved=True, cursor="9")
+        calls = self.calls
         self.do(
-            self.calls.finish(
-                RUN,
-                "w9:gone" if by == "stale" else self.holder,
-                outcome,
-                wait_ms=wait,
-                failed=failed,
-                result="1",
-                error="",
-                d="{}",
-                commit=last,
-                events=events if last is None else (),
-            )
+            {
+                "enqueue": lambda: calls.enqueue(RUN, {**FIELDS, "args": "[1]"}, "{}"),
+                "claim": lambda: calls.claim(RUN, "w7:x", self.get("attempt") + data.draw(st.sampled_from([0, 1, 2]))),
+                "commit": lambda: calls.commit(RUN, stale, self.checkpoint(moved=True, cursor="9")),
+                "order": lambda: calls.commit(RUN, self.holder, wrong),
+                "renew": lambda: calls.renew(RUN, stale),
+                "finish": lambda: calls.finish(RUN, stale, "completed", commit=self.checkpoint()),
+                "finish order": lambda: calls.finish(RUN, self.holder, "completed", commit=wrong),
+                "lapse": lambda: calls.lapse(RUN, stale, "{}"),
+                "control": lambda: calls.control(RUN, "pause", behind),
+                "reopen": lambda: calls.reopen(RUN, behind),
+            }[call]()
         )
-
-    @rule(owner=st.sampled_from(["holder", "holder", "", "", "w9:gone"]))
-    def lapse(self, owner: str) -> None:
-        self.do(self.calls.lapse(RUN, self.holder if owner == "holder" else owner, "{}"))
-
-    @rule(
-        op=st.sampled_from(["cancel", "now", "pause", "pause", "unpause", "unpause", "accept", "restart"]),
-        behind=st.sampled_from([0, 0, 0, 1, 3]),
-    )
-    def control(self, op: str, behind: int) -> None:
-        self.do(self.calls.control(RUN, op, max(0, self.get("n") - behind), "{}"))
-
-    @rule(behind=st.sampled_from([0, 0, 2]), first=st.sampled_from([None, 1, 2]))
-    def reopen(self, behind: int, first: int | None) -> None:
-        self.do(self.calls.reopen(RUN, max(0, self.get("n") - behind), first, "{}"))
 
     @rule(calls=st.sampled_from([1, LEASE // 2, LEASE * 2]))
     def time_passes(self, calls: int) -> None:
@@ -213,7 +203,8 @@ def test_scripts_do_what_the_model_does() -> None:
     run_state_machine_as_test(
         Runs,
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=int(EXAMPLES or 80),
+            derandomize=not EXAMPLES,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
