@@ -301,6 +301,7 @@ def _claim_of(candidate: Candidate, held: Held, reply: ClaimReply) -> Claim:
         resumptions=reply.resumptions,
         kind=candidate.kind,
         queue=held.queue,
+        view_id=reply.view_id,
     )
 
 

@@ -158,6 +158,7 @@ def perform_inline(job: Any, run: Run, store: Store, settings: NbJobs) -> None:
             crashes=reply.crashes,
             resumptions=reply.resumptions,
             kind=kind or "sync",
+            view_id=reply.view_id,
         )
         outcome = _perform(Attempt(claim, connection.client(), settings, job=job))
         if outcome.code == "not_found":

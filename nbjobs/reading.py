@@ -16,7 +16,7 @@ from .events import Event
 from .keys import Keys
 from .view import ENDED, RunView, empty, fold, overlay, parse
 
-__all__ = ["Loaded", "aload", "events", "id_order", "load"]
+__all__ = ["Loaded", "aload", "events", "id_order", "load", "load_whole"]
 
 STORED = ("view", "view_id", "last_id")
 COUNTS = ("n", "attempt", "at", "crashes", "failures", "resumptions", "steps", "done", "total")
@@ -48,6 +48,25 @@ def load(client: Client, keys: Keys, run: str) -> Loaded | None:
             except StopIteration as done:
                 found: Loaded | None = done.value
                 return found
+
+
+def load_whole(client: Client, keys: Keys, run: str, view_id: str) -> tuple[dict[str, str], RunView]:
+    """Return all fields of a run that is held, and its view, in one round trip where that is enough.
+
+    The stored view ends behind the entry ``view_id``, as ``claim`` has answered it.
+    """
+    with translated(client):
+        pipe = client.pipeline(transaction=False)
+        pipe.hgetall(keys.run(run))
+        pipe.xrange(keys.events(run), f"({view_id}", "+", PAGE)
+        fields, page = pipe.execute()
+    view, start = _stored(run, {**dict.fromkeys(FIELDS), **fields})
+    if start == view_id and len(page) < PAGE:
+        for _, entry in page:
+            view = fold(view, entry)
+        return fields, overlay(view, fields)
+    loaded = load(client, keys, run)  # rare: written by another version, or a very long tail
+    return fields, loaded.view if loaded is not None else empty(run)
 
 
 async def aload(client: AsyncClient, keys: Keys, run: str) -> Loaded | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import code, codec, context, continuation, endings, events, stream, view
+from . import code, codec, context, continuation, endings, events, reading, view
 from .continuation import Continuation, Progress, Saved
 from .errors import (
     CodeRefused,
@@ -82,10 +82,11 @@ class Attempt:
         self._client = client
         self._keys = Keys(claim.user)
         self._store = Store(client, claim.user, settings)
-        self._fields = insist(lambda: self._store.read_all(claim.run))
+        self._fields, loaded = insist(lambda: reading.load_whole(client, self._keys, claim.run, claim.view_id))
         self.journal = Journal(
             claim,
             self._store,
+            loaded,
             self._load_view,
             job=self._fields.get("job", ""),
             tags=_tags(self._fields),
@@ -176,7 +177,7 @@ class Attempt:
         return code.load(data)
 
     def _load_view(self) -> RunView:
-        loaded = insist(lambda: stream.load(self._client, self._keys, self.claim.run))
+        loaded = insist(lambda: reading.load(self._client, self._keys, self.claim.run))
         return loaded.view if loaded is not None else view.empty(self.claim.run)
 
     # -- after the body ------------------------------------------------------------------------------------------
