@@ -13,7 +13,7 @@ from pathlib import Path
 from traitlets import Bool, Unicode
 from traitlets.config import Application, Configurable
 
-from . import __version__
+from . import __version__, embedded
 from .errors import NbjobsError
 from .settings import NbJobs, set_current
 
@@ -66,6 +66,7 @@ class Up(Command):
 
     def start(self) -> None:
         """Runs until the end, or detaches."""
+        embedded.check_platform()
         from . import launch
 
         settings = self.settings()
@@ -89,6 +90,7 @@ class Down(Command):
 
     def start(self) -> None:
         """Ends it and says so."""
+        embedded.check_platform()
         from . import launch
 
         print("nbjobs is down" if launch.down(self.settings()) else "nbjobs is not up: nothing to end")
@@ -138,7 +140,7 @@ class Demo(Command):
         self.exit(demo.main(self.extra_args))
 
 
-_COMMANDS = {
+_COMMANDS: dict[str, tuple[type[Command], str]] = {
     "up": (Up, "start the embedded Redis and a worker"),
     "down": (Down, "end them"),
     "worker": (WorkerCommand, "run a worker"),
@@ -168,6 +170,7 @@ class Main(Command):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code; what is wrong is one line on stderr."""
     _stand_here()
+    commands: list[type[Command]] = [Main, *(command for command, _ in _COMMANDS.values())]
     try:
         app = Main()
         app.initialize(list(sys.argv[1:] if argv is None else argv))
@@ -177,6 +180,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        for command in commands:
+            command.clear_instance()
     return 0
 
 
