@@ -184,7 +184,7 @@ def test_a_value_that_cannot_be_kept_does_not_fail_the_step(value: Any) -> None:
 def test_a_run_remembers_four_mib_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond that values are not kept, over all attempts; a step without a value always is."""
     assert VALUES_LIMIT == 4 * 1024 * 1024
-    monkeypatch.setattr(continuation, "VALUES_LIMIT", 100)
+    monkeypatch.setattr(continuation, "VALUES_LIMIT", 64)
     before = Progress((Saved("a", codec.encode("x" * 60)),))
 
     def body() -> None:
