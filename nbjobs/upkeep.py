@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from . import birth
-from .vitals import MIB, memory_limit, status_bytes
+from .vitals import MIB, memory_limit, resident_bytes
 
 _THREAD_PATIENCE = 0.05
 # Threads that libraries keep for the whole process and that run none of the body's code.
@@ -44,7 +44,7 @@ class Baseline:
             found.append("changed directory")
         if dict(os.environ) != self._environment:
             found.append("changed environment")
-        memory = status_bytes(b"VmRSS:")
+        memory = resident_bytes()
         if memory > self._memory_limit:
             found.append(f"holds {memory // MIB} MiB")
         return found
@@ -71,6 +71,8 @@ def _directory() -> str:
 
 def _programs_left() -> list[str]:
     """Living direct children; where the kernel does not list them, those of `multiprocessing`."""
+    if not _has_children():  # nearly always, and one call of the kernel where the lists below take a dozen
+        return []
     try:
         tasks = [(task / "children").read_bytes() for task in Path("/proc/self/task").iterdir()]
     except OSError:
@@ -78,6 +80,17 @@ def _programs_left() -> list[str]:
         return [f"process {child.pid}" for child in processes.active_children()] if processes else []
     pids = [int(pid) for task in tasks for pid in task.split()]
     return [f"process {pid}" for pid in pids if not _is_zombie(pid)]
+
+
+def _has_children() -> bool:
+    """Whether there may be children, living or not."""
+    if not hasattr(os, "waitid"):
+        return True
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _is_zombie(pid: int) -> bool:
@@ -98,6 +111,7 @@ class CodeWatch:
     def __init__(self) -> None:
         self._folders = _installed_folders()
         self._seen = set(sys.modules)
+        self._latest = (0, "")
         self._stamps: dict[str, tuple[int, int]] = {}
 
     def open(self) -> None:
@@ -111,7 +125,11 @@ class CodeWatch:
         Returns:
             Files that were written after that: nobody knows which version of them was loaded.
         """
-        unsure = []
+        unsure: list[str] = []
+        latest = (len(sys.modules), next(reversed(sys.modules), ""))  # a module that is loaded becomes the last one
+        if latest == self._latest:
+            return unsure
+        self._latest = latest
         for name in sys.modules.keys() - self._seen:
             self._seen.add(name)
             file = getattr(sys.modules.get(name), "__file__", None)

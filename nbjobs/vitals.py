@@ -13,7 +13,9 @@ if sys.platform != "win32":
     import resource
 
 _STATUS = Path("/proc/self/status")
+_STATM = Path("/proc/self/statm")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 MIB = 1 << 20
 
 
@@ -65,6 +67,14 @@ def status_bytes(field: bytes) -> int:
         return 0
     _, found, rest = status.partition(field)
     return int(rest.split(None, 1)[0]) * 1024 if found else 0
+
+
+def resident_bytes() -> int:
+    """Memory of this process at present, in bytes; 0 where the kernel does not tell."""
+    try:
+        return int(_STATM.read_bytes().split()[1]) * _PAGE
+    except OSError:
+        return 0
 
 
 def memory_limit(children: int) -> int:
