@@ -42,6 +42,7 @@ def settle(*, nursery: int, name: str) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     stay_on_signals()
+    os.register_at_fork(after_in_child=_hear_signals)
     os.environ[CHILD_VARIABLE] = name
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
@@ -51,10 +52,17 @@ def settle(*, nursery: int, name: str) -> None:
 def stay_on_signals() -> None:
     """SIGINT, SIGTERM and SIGHUP do nothing: the worker decides, over the socket.
 
-    By handlers and not by SIG_IGN, which the programs that a body starts would inherit.
+    By handlers and not by SIG_IGN, which the programs that a body starts would inherit; its forks are set right.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _nothing)
+
+
+def _hear_signals() -> None:
+    """In a fork that a body makes: `multiprocessing` ends its processes by SIGTERM."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

@@ -203,6 +203,14 @@ def pools(attempt: Performance, method: str) -> list[int]:
         return pool.map(abs, [-1, -2, -3])
 
 
+def terminates_a_fork(attempt: Performance) -> int | None:
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    process.terminate()
+    process.join()
+    return process.exitcode
+
+
 def says_goodbye(attempt: Performance) -> None:
     atexit.register(print, "goodbye")
 

@@ -108,6 +108,11 @@ def test_bodies_may_use_multiprocessing(child: Child, method: str) -> None:
     assert child.result("nothing") is None
 
 
+def test_forks_of_a_body_end_by_sigterm(child: Child) -> None:
+    """What a child is deaf to, the processes that a body forks are not: `terminate` ends them."""
+    assert child.result("terminates_a_fork") == -signal.SIGTERM
+
+
 def test_children_do_not_share_their_random_numbers(nursery: HandNursery) -> None:
     """Each child has a random state of its own."""
     assert len({nursery.bear(name).result("draws") for name in ("one", "two", "three")}) == 3
