@@ -20,6 +20,7 @@ Restart the kernel, reload the page, kill the worker: the run goes on from its c
 
 Defining work
     job         declare a function as a job; a job that is called is the plain function
+    interrupt   end this attempt here and go on in a new one
     step        split a job into steps: step(name, fn), @step, step.each(name, items), step.current
 
 Following it
@@ -71,7 +72,7 @@ from .events import (
 from .jobs import Job, job
 from .run import Run, attach, runs
 from .sinks.stream import StreamSink as _StreamSink
-from .stepping import step
+from .stepping import interrupt, step
 
 if TYPE_CHECKING:
     from .widgets.card import Card
@@ -99,6 +100,7 @@ __all__ = [
     "attach",
     "clear_context",
     "get_context",
+    "interrupt",
     "job",
     "notify",
     "runs",

@@ -126,6 +126,8 @@ class Continuation:
         progress: what earlier attempts made durable.
         run_id: the run, for :attr:`Step.key <nbjobs.steps.Step.key>`.
         fence: the attempt's fence, for :attr:`Step.fence <nbjobs.steps.Step.fence>`.
+        is_async: whether the body is an ``async`` function.
+        accepted: whether the owner has accepted that code or data changed: what still fits is used, the rest forgotten.
 
     Attributes:
         lock: held while a step begins or ends and its event is noted, so that another thread that commits sees both
@@ -142,11 +144,13 @@ class Continuation:
         run_id: str = "",
         fence: int = 0,
         is_async: bool = False,
+        accepted: bool = False,
     ) -> None:
         progress = progress or Progress()
         self.run_id = run_id
         self.fence = fence
         self.is_async = is_async
+        self.accepted = accepted
         self.lock = threading.RLock()
         self.ended: list[Ended] = []
         self._world = world
@@ -276,10 +280,8 @@ class Continuation:
         if self._isolating and self._advanced:
             self.interrupt("isolating")
         step = self.current
-        if step is None or step.name != name:
+        if step is None or step.name != name or (looping and not self._is_count(step)):
             step = Step(name, self, start=Cursor(first))
-        elif looping:
-            self._check_count(step)
         if total is not None:
             step.total = total
         self._start(step, again=saved is not None)
@@ -428,23 +430,27 @@ class Continuation:
             sentence = f"Step '{name}' found, expected to resume from '{self.current.name}'"
             if self.current.name in self._encountered:
                 raise InvalidStepError(f"{sentence}: that step failed in this attempt, so no other can follow it.")
-            self.changed(sentence, stored=[*self._order, self.current.name], found=[*self._encountered, name])
+            if not self.accepted:
+                self.changed(sentence, stored=[*self._order, self.current.name], found=[*self._encountered, name])
+            self.current = None
         met = len(self._encountered)
-        if met < len(self._order) and self._order[met] != name:
+        if met < len(self._order) and self._order[met] != name and not self.accepted:
             self.changed(
                 f"Step '{name}' found, expected to see '{self._order[met]}'",
                 stored=self._order,
                 found=[*self._encountered, name],
             )
 
-    def _check_count(self, step: Step) -> None:
+    def _is_count(self, step: Step) -> bool:
         stored = step.stored.value
-        if stored is not None and stored != step.done:
+        fits = stored is None or bool(stored == step.done)
+        if not fits and not self.accepted:
             self.changed(
                 f"Step '{step.name}' is a loop now, and what is stored of it is no count of items.",
                 stored=[f"{step.name}: cursor {codec.preview(stored, 80)}"],
                 found=[f"{step.name}: a loop"],
             )
+        return fits
 
     # -- helpers -------------------------------------------------------------------------------------------------
 

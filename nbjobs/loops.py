@@ -25,7 +25,7 @@ from collections.abc import (
     Sized,
 )
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from . import codec, continuation
 from .errors import ContinuationError
@@ -242,7 +242,8 @@ class _AsyncLoop(AsyncIterator[T]):
             try:
                 self._last = await self._source.__anext__()
             except StopAsyncIteration:
-                _refuse_length(self._run, step, skipped)
+                _check_length(self._run, step, skipped)
+                return
         _check_fingerprint(self._run, step, self._last)
 
     def __del__(self) -> None:
@@ -295,7 +296,8 @@ def _left(run: continuation.Continuation, items: Sequence[T], step: Step) -> Ite
     done = step.done
     if done:
         if len(items) < done:
-            _refuse_length(run, step, len(items))
+            _check_length(run, step, len(items))
+            return ()
         _check_fingerprint(run, step, items[done - 1])
     return _from(items, done)
 
@@ -316,7 +318,8 @@ def _skip(run: continuation.Continuation, items: Iterable[T], step: Step) -> Ite
         try:
             last = next(source)
         except StopIteration:
-            _refuse_length(run, step, skipped)
+            _check_length(run, step, skipped)
+            return source
     _check_fingerprint(run, step, last)
     return source
 
@@ -332,7 +335,7 @@ def _fingerprint(item: Any) -> str | None:
 
 def _check_fingerprint(run: continuation.Continuation, step: Step, item: Any) -> None:
     expected = step.stored.fingerprint
-    if expected is not None and _fingerprint(item) != expected:
+    if expected is not None and _fingerprint(item) != expected and not run.accepted:
         run.changed(
             f"The items of step '{step.name}' have changed: item {step.done:,}, the last one done, is another now. "
             "Going on would skip items or repeat them.",
@@ -341,7 +344,9 @@ def _check_fingerprint(run: continuation.Continuation, step: Step, item: Any) ->
         )
 
 
-def _refuse_length(run: continuation.Continuation, step: Step, length: int) -> NoReturn:
+def _check_length(run: continuation.Continuation, step: Step, length: int) -> None:
+    if run.accepted:
+        return
     run.changed(
         f"The items of step '{step.name}' have changed: {step.done:,} were done, and now there are only {length:,}.",
         stored=[f"{step.name}: {step.done:,} done"],

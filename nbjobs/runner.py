@@ -98,6 +98,7 @@ class Attempt:
             run_id=claim.run,
             fence=claim.fence,
             is_async=claim.kind == "async",
+            accepted=self._fields.get("accept") == str(claim.attempt),
         )
         self.journal.continuation = self.continuation
 

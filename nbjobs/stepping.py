@@ -232,4 +232,20 @@ def _marked_async(fn: Any) -> Any:
     return fn
 
 
+def interrupt(reason: str = "interrupted") -> None:
+    """End this attempt here; the run goes on from its cursor in a new one, at once.
+
+    The item in hand is not done yet, so the next attempt begins with it. Outside a run nothing happens.
+
+    Args:
+        reason: one word, told on the card and in the event.
+
+    Raises:
+        Interrupt: inside a run, always. Let it pass.
+    """
+    run = continuation.current()
+    if run is not None:
+        run.interrupt(reason)
+
+
 step = Stepping()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nbjobs import interrupt, testing
 from nbjobs.errors import InvalidStepError, RunEnded, RunLost
 from nbjobs.jobs import job
 from nbjobs.run import Run
@@ -97,3 +98,45 @@ def test_a_lost_run_can_be_asked_nothing(nbjobs_settings: NbJobs) -> None:
     for ask in (run.pause, run.cancel, run.retry):
         with pytest.raises(RunLost, match="gone"):
             ask()
+
+
+rows: list[str] = []
+
+
+@job
+def over_rows() -> None:
+    step("prepare", done.append, "prepared")
+    for row in step.each("process", list(rows)):
+        done.append(row)
+        if row == "c":
+            rows[:] = ["x"] * 4
+            interrupt()
+
+
+@pytest.fixture
+def paused(nbjobs_settings: NbJobs) -> Run:
+    """A run whose items are others now than when it did three of them."""
+    configure(adapter="inline")
+    done.clear()
+    rows[:] = ["a", "b", "c", "d"]
+    run = over_rows.enqueue()
+    assert run.state == "paused"
+    assert run.view.marks
+    return run
+
+
+def test_accepting_goes_on_with_what_still_fits(paused: Run) -> None:
+    """At the index where it was: two were done."""
+    assert paused.accept() == "queued"
+    testing.perform(paused)
+    assert paused.state == "completed"
+    assert done == ["prepared", "a", "b", "c", "x", "x"]
+
+
+def test_restarting_begins_again(paused: Run) -> None:
+    """With no progress."""
+    done.clear()
+    assert paused.restart() == "queued"
+    testing.perform(paused)
+    assert paused.state == "completed"
+    assert done == ["prepared", "x", "x", "x", "x"]
