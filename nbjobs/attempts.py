@@ -33,10 +33,13 @@ FIELDS = [
     *("state", "kind", "job", "queue", "user", "tags", "owner", "attempt", "v"),
     *("failures", "steps", "cursor", "resumptions", "enqueued_at", "last_id"),
 ]
+_ENDED = ("completed", "failed", "cancelled", "dead")
 _WAITING = ("queued", "scheduled", "retrying")
 _FENCED_PATIENCE = 2.0  # seconds for a body that no longer holds its run to reach a checkpoint
 _LAST_MOMENT = 3.0
 _LONGEST_PAUSE = 2.0
+_SIGN_EVERY_MS = 60_000
+_REMEMBERED = 1_000
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Attempts:
         self._leases = leases
         self._pool = pool
         self._claiming = {"sync": 0, "async": 0}
+        self._signed: dict[str, int] = {}
 
     def free(self, kind: str) -> int:
         """Returns how many more runs of a kind may be claimed."""
@@ -180,9 +184,10 @@ class Attempts:
         if not holding.fenced:
             holding.fenced = True
             owner = holding.held.owner
-            logger.warning(
-                "run %s is no longer held by this worker (%s): its body is stopped", holding.held.run, reply.code
-            )
+            if reply.state not in _ENDED:  # else its own end, whose word is still on the way to us
+                logger.warning(
+                    "run %s is no longer held by this worker (%s): its body is stopped", holding.held.run, reply.code
+                )
             self._pool.stop(owner, "fenced")
             asyncio.get_running_loop().call_later(_FENCED_PATIENCE, self._pool.kill, owner)
 
@@ -196,7 +201,8 @@ class Attempts:
         )
         store = self._leases.store(held.keys)
         call = store.calls.claim(held.run, held.owner, held.attempt, d)
-        call = call._replace(after=(*call.after, *forget_entry(self.queue, candidate.id)))
+        before = call.before if self._is_to_sign(held.keys) else ()
+        call = call._replace(before=before, after=(*call.after, *forget_entry(self.queue, candidate.id)))
         reply = await self._insist(lambda: store.send(call))
         assert reply is None or isinstance(reply, ClaimReply)
         return reply
@@ -240,6 +246,16 @@ class Attempts:
                     return None
             await asyncio.sleep(pause * (0.5 + random.random()))
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _is_to_sign(self, keys: Keys) -> bool:
+        """Whether sweepers must be told of this user; once a minute is enough, they forget after a day."""
+        now = self._leases.clock.now()
+        if now - self._signed.get(keys.u, 0) < _SIGN_EVERY_MS:
+            return False
+        if len(self._signed) > _REMEMBERED:
+            self._signed.clear()
+        self._signed[keys.u] = now
+        return True
 
     async def _forget(self, id: str) -> None:
         with translated(self._leases.client):

@@ -113,7 +113,7 @@ class WorkerCommand(Command):
 
 
 class Watch(Command):
-    """Shows a run, or all of yours, in this terminal until it ends."""
+    """Shows runs, or all of yours, in this terminal until they end; the exit code says whether all completed."""
 
     name = "nbjobs watch"
     description = Unicode(__doc__)
@@ -124,7 +124,7 @@ class Watch(Command):
         from . import terminal
 
         self.settings()
-        terminal.watch(self.extra_args[0] if self.extra_args else None)
+        self.exit(0 if terminal.watch(*self.extra_args) else 1)
 
 
 class Demo(Command):
