@@ -166,6 +166,35 @@ async def test_cancelled_calls_never_cross(redis_url: str) -> None:
     await client.aclose()
 
 
+async def test_clients_for_asyncio_send_what_others_send(client: redis.Redis, redis_url: str) -> None:
+    """Text with lone surrogates, bytes, numbers and large values arrive as redis-py would send them."""
+    lean = connection.async_client(redis_url)
+    for value in ("\udcff\u00e9", b"\x00\r\n", 7, 2.5, memoryview(b"m"), "x" * 100_000):
+        await lean.set("nbjobs:x", value)
+        if not isinstance(value, str):
+            client.set("nbjobs:y", value)
+            assert await lean.get("nbjobs:x") == client.get("nbjobs:y")
+        else:
+            assert await lean.get("nbjobs:x") == value
+    assert "maxmemory" in await lean.execute_command("CONFIG GET", "maxmemory")
+    with pytest.raises(redis.DataError):
+        await lean.set("nbjobs:x", None)  # type: ignore[arg-type]
+    await lean.aclose()
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000])
+async def test_clients_for_asyncio_do_not_wait_for_ever(proxy: Proxy, redis_client: redis.Redis, size: int) -> None:
+    """Where no answer comes, the wait ends after the timeout, also behind a command that asyncio has to buffer."""
+    client = connection.async_client(proxy.url, timeout=0.1, retry=False)
+    await client.ping()
+    proxy.delay = 0.5
+    with pytest.raises(connection.TimeoutError):
+        await client.echo("x" * size)
+    proxy.delay = 0
+    assert await client.echo("again") == "again"
+    await client.aclose()
+
+
 def test_threads_share_a_client(client: redis.Redis) -> None:
     """Eight threads on one client get each its own answers."""
     wrong: list[str] = []
