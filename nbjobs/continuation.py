@@ -162,7 +162,7 @@ class Continuation:
         self._advanced = False
         self._repeated = False  # a step ran again whose value was not kept: no progress
         self._isolating = False
-        self._held: Interrupt | StepsChanged | None = None
+        self._held: Interrupt | StepsChanged | TimeoutError | None = None
         self._loop: _Loop | None = None
         self._began = 0.0
         self.running: Step | None = None
@@ -217,9 +217,14 @@ class Continuation:
         """End this attempt; the run goes on from here later.
 
         Raises:
-            Interrupt: always.
+            Interrupt: always; a TimeoutError where its time is up.
         """
-        self._held = Fenced() if reason == "fenced" else Interrupt(reason, self.description)
+        if reason == "timeout":
+            self._held = TimeoutError(
+                f"the attempt took longer than the job's timeout, and was ended {self.description}"
+            )
+        else:
+            self._held = Fenced() if reason == "fenced" else Interrupt(reason, self.description)
         raise self._held
 
     def changed(self, message: str, *, stored: Sequence[str], found: Sequence[str]) -> NoReturn:

@@ -23,6 +23,7 @@ from datetime import datetime
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from . import code
+from .callbacks import Callbacks
 from .endings import Policy
 from .enqueue import Options, enqueue
 from .retries import Retry, declared, discarded
@@ -30,6 +31,7 @@ from .run import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C", bound=Callable[..., Any])
 
 
 class Job(Generic[P, R]):
@@ -38,6 +40,7 @@ class Job(Generic[P, R]):
     Attributes:
         fn: the function.
         policy: what was declared with it.
+        callbacks: what runs around each attempt.
     """
 
     def __init__(self, fn: Callable[P, R], policy: Policy | None = None, options: Options | None = None) -> None:
@@ -45,6 +48,7 @@ class Job(Generic[P, R]):
             raise TypeError(f"@job was put on a {type(fn).__name__}, expected a function.")
         self.fn = fn
         self.policy = policy or Policy()
+        self.callbacks = Callbacks()
         self._options = options or Options()
         functools.update_wrapper(self, fn)
 
@@ -106,7 +110,32 @@ class Job(Generic[P, R]):
             raise ValueError(f"options(delay={delay!r}, at={at!r}): expected one of the two.")
         given = Options(delay=delay, at=at, queue=queue, id=id, user=user, tags=tags)
         both = (new if new is not None else old for new, old in zip(given, self._options, strict=True))
-        return Job(self.fn, self.policy, Options._make(both))
+        copied = Job(self.fn, self.policy, Options._make(both))
+        copied.callbacks = self.callbacks
+        return copied
+
+    def before_perform(self, fn: C) -> C:
+        """Call ``fn(attempted)`` before the body, on every attempt; a decorator.
+
+        >>> from nbjobs import job
+        >>> @job
+        ... def report() -> None: ...
+        >>> @report.before_perform
+        ... def connect(attempted):
+        ...     print(f"attempt {attempted.attempt} of {attempted.run}")
+        """
+        self.callbacks.before.append(fn)
+        return fn
+
+    def after_perform(self, fn: C) -> C:
+        """Call ``fn(attempted)`` after a body that returned; a decorator."""
+        self.callbacks.after.append(fn)
+        return fn
+
+    def around_perform(self, fn: C) -> C:
+        """Run the body where the generator ``fn(attempted)`` yields; a decorator."""
+        self.callbacks.around.append(fn)
+        return fn
 
     def __repr__(self) -> str:
         return f"<job {self.name}>"

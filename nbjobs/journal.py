@@ -145,6 +145,7 @@ class Journal:
         self._trips: deque[float] = deque([0.0] * 9, maxlen=9)
         self._writing = threading.RLock()
         self._error: BaseException | None = None
+        self._deadline: float | None = None
         self.reason: str | None = None
 
     # -- what the continuation asks ------------------------------------------------------------------------------
@@ -187,8 +188,14 @@ class Journal:
         if running is not None:
             running.flag = True
 
+    def limit(self, timeout: float | None) -> None:
+        """End the attempt at its first checkpoint after ``timeout`` seconds from now."""
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+
     def tick(self, now: float) -> None:
         """Look whether to commit, or to ask the loop to. Called by the ticker's thread."""
+        if self._deadline is not None and now > self._deadline and self.reason is None:
+            self.stop("timeout")
         step = self.continuation.running
         sent = self._sent_at
         if sent is not None:

@@ -6,6 +6,7 @@ What becomes of the run is decided in :mod:`nbjobs.endings`. A job that cannot b
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from . import code, codec, context, continuation, endings, events, reading, view
+from .callbacks import Attempted
 from .continuation import Continuation, Progress, Saved
 from .errors import (
     CodeRefused,
@@ -30,7 +32,7 @@ from .ticker import ticker
 __all__ = ["Attempt", "Claim", "Outcome"]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from .connection import Client
     from .settings import NbJobs
@@ -111,9 +113,8 @@ class Attempt:
         with self._in_context():
             try:
                 job, args, kwargs = self._prepare()
-                with ticker.ticking(self.journal):
+                with self._performing(job):
                     value = job.fn(*args, **kwargs)
-                    self.continuation.finish()
             except KeyboardInterrupt as error:  # only where the caller's own process runs the body
                 self._end(error)
                 raise
@@ -126,9 +127,8 @@ class Attempt:
         with self._in_context():
             try:
                 job, args, kwargs = self._prepare()
-                with ticker.ticking(self.journal):
-                    value = await job.fn(*args, **kwargs)
-                    self.continuation.finish()
+                with self._performing(job):
+                    value = await _within(job.policy.timeout, job.fn(*args, **kwargs))
             except BaseException as error:
                 return self._end(error)
             return self._close(endings.after_return(value))
@@ -145,6 +145,15 @@ class Attempt:
         ):
             events.set_context({"user_id": self.claim.user, "job_id": self.claim.run})
             yield
+
+    @contextlib.contextmanager
+    def _performing(self, job: Any) -> Iterator[None]:
+        """Around the body: the ticker, the job's callbacks, the end of a loop that the body left early."""
+        attempted = Attempted(self.claim.run, self.claim.user, self.claim.attempt, self.claim.resumptions)
+        self.journal.limit(job.policy.timeout)
+        with ticker.ticking(self.journal), job.callbacks.performing(attempted):
+            yield
+            self.continuation.finish()
 
     def _prepare(self) -> tuple[Any, list[Any], dict[str, Any]]:
         job = self._job or self._find()
@@ -215,6 +224,13 @@ class Attempt:
         if not reply.ok:
             return Outcome("fenced", reply.state, f"the end was refused: {reply.code}")
         return Outcome(ending.outcome, reply.state, str(payload.get("description", "")))
+
+
+async def _within(timeout: float | None, body: Awaitable[Any]) -> Any:
+    try:
+        return await asyncio.wait_for(body, timeout)
+    except asyncio.TimeoutError as error:
+        raise TimeoutError(str(error) or f"the attempt took longer than {timeout} s") from error
 
 
 def _progress(fields: Mapping[str, str]) -> Progress:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from nbjobs import connection, events
+from nbjobs.callbacks import Attempted
 from nbjobs.continuation import current
 from nbjobs.errors import InvalidStepError, ResultNotKept, RunFailed
 from nbjobs.events import Event, notify
 from nbjobs.jobs import job
 from nbjobs.keys import Keys
+from nbjobs.retries import Retry
 from nbjobs.run import Run
 from nbjobs.settings import NbJobs, configure
 from nbjobs.stepping import step
@@ -321,3 +324,56 @@ def test_subscribers_in_the_process_see_each_event() -> None:
         "job.step",
         "job.completed",
     ]
+
+
+def test_what_is_around_an_attempt_runs_each_time() -> None:
+    """In the order declared, with the attempt in hand; an error in it counts as the body's."""
+
+    @job
+    def body() -> None:
+        done.append("body")
+
+    @body.around_perform
+    def around(attempted: Attempted) -> Iterator[None]:
+        done.append(f"open {attempted.attempt}")
+        yield
+        done.append("close")
+
+    body.before_perform(lambda attempted: done.append(f"before {attempted.user}"))
+    body.after_perform(lambda attempted: done.append("after"))
+    assert body.enqueue().state == "completed"
+    assert done == ["open 1", "before ada", "body", "after", "close"]
+
+    @body.before_perform
+    def refuses(attempted: Attempted) -> None:
+        raise PermissionError("not today")
+
+    with pytest.raises(RunFailed, match="PermissionError: not today"):
+        body.enqueue().result()
+
+
+@pytest.mark.parametrize("retries", [[], [Retry(TimeoutError, wait=0, attempts=2)]])
+def test_a_timeout_ends_an_attempt_like_an_error(retries: list[Retry]) -> None:
+    """At the next checkpoint; ``retry_on=TimeoutError`` catches it."""
+
+    @job(timeout=0.1, retry_on=retries, resume_errors_after_advancing=False)
+    def slow() -> None:
+        done.append("attempt")
+        for _ in step.each("wait", range(10_000)):
+            threading.Event().wait(0.005)
+
+    run = slow.enqueue()
+    with pytest.raises(RunFailed, match="TimeoutError: the attempt took longer"):
+        run.result()
+    assert done == ["attempt"] * (len(retries) + 1)
+
+
+def test_a_timeout_cancels_an_async_body() -> None:
+    """Where it waits, without a checkpoint."""
+
+    @job(timeout=0.1)
+    async def waits() -> None:
+        await asyncio.sleep(60)
+
+    with pytest.raises(RunFailed, match="TimeoutError"):
+        waits.enqueue().result()
