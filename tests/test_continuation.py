@@ -232,6 +232,12 @@ def test_running_again_is_no_progress() -> None:
     world = attempt(lambda: (step("a", object), step("b", failing)), Progress((Saved("a", None),)))
     assert isinstance(world.error, ValueError) and not world.run.advanced
 
+    def advancing() -> None:
+        step.current.advance(5)
+        failing()
+
+    assert not attempt(lambda: step("a", advancing), Progress((Saved("a", None),))).run.advanced
+
 
 # -- the five checks -----------------------------------------------------------------------------------------
 

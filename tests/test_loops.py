@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from nbjobs.codec import fingerprint
+from nbjobs.continuation import Progress, Saved
 from nbjobs.errors import ContinuationError, Interrupt, InvalidStepError, StepsChanged
 from nbjobs.loops import Each
 from nbjobs.stepping import step
@@ -133,6 +134,13 @@ def test_a_loop_that_ended_is_skipped(kind: str) -> None:
     make, seen = KINDS[kind], list[Any]()
     attempt(looping(make(ROWS), seen), attempt(looping(make(ROWS), seen)))
     assert seen == ROWS
+
+
+def test_an_ended_step_that_has_become_a_loop_is_skipped() -> None:
+    """It ended, though its value was not kept: a loop has none to give."""
+    seen: list[Any] = []
+    world = attempt(looping(ROWS, seen), Progress((Saved("a", None),)))
+    assert world.error is None and seen == [] and world.names == ["step_skipped a"]
 
 
 def test_a_loop_dies_again_and_again_and_loses_nothing() -> None:
