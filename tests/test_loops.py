@@ -136,6 +136,14 @@ def test_a_loop_that_ended_is_skipped(kind: str) -> None:
     assert seen == ROWS
 
 
+@kinds
+def test_a_loop_that_dies_in_its_first_item_again_is_where_it_was(kind: str) -> None:
+    """The fingerprint of the last item done is that of the attempt before."""
+    make = KINDS[kind]
+    died = attempt(looping(make(ROWS), [], dies_at="cyd"))
+    assert attempt(looping(make(ROWS), [], dies_at="cyd"), died).progress == died.progress
+
+
 def test_an_ended_step_that_has_become_a_loop_is_skipped() -> None:
     """It ended, though its value was not kept: a loop has none to give."""
     seen: list[Any] = []

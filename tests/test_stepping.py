@@ -208,6 +208,8 @@ async def test_outside_a_run_an_async_body_awaits_its_steps() -> None:
 
     here = thread_id()
     assert await body() == [1, ("b", True), 4, 6]
+    with pytest.raises(ContinuationError):
+        _ = step.current
     assert (await aattempt(body)).value == [1, ("b", True), 4, 6]
 
 
