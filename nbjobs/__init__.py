@@ -20,11 +20,13 @@ Restart the kernel, reload the page, kill the worker: the run goes on from its c
 
 Defining work
     job         declare a function as a job; a job that is called is the plain function
+    Retry       which errors are tried again, how often and when: @job(retry_on=[Retry(OSError)])
     interrupt   end this attempt here and go on in a new one
     step        split a job into steps: step(name, fn), @step, step.each(name, items), step.current
 
 Following it
     Run         what ``enqueue`` returns: id, state, wait(), result(), events(), cancel(), card()
+    Runs        what ``enqueue_all`` returns: wait(), results(), as_completed()
     attach      find a run by its id, from any kernel
     runs        list my runs
 
@@ -70,7 +72,9 @@ from .events import (
     unsubscribe,
 )
 from .jobs import Job, job
+from .retries import Retry
 from .run import Run, attach, runs
+from .runset import Runs
 from .sinks.stream import StreamSink as _StreamSink
 from .stepping import interrupt, step
 
@@ -89,12 +93,14 @@ __all__ = [
     "NotData",
     "RedisUnavailable",
     "ResultNotKept",
+    "Retry",
     "Run",
     "RunCancelled",
     "RunExists",
     "RunFailed",
     "RunLost",
     "RunNotFound",
+    "Runs",
     "StepsChanged",
     "TooLarge",
     "attach",

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from .events import Event
 
 
 class Carrier(Protocol):
     """What carries an attempt: it takes the body's own events along with the next commit."""
+
+    @property
+    def user(self) -> str:
+        """Whose run it is."""
+
+    @property
+    def tags(self) -> Mapping[str, Any]:
+        """The run's tags."""
 
     def note(self, event: Event) -> None:
         """Take an event of the body along."""

@@ -24,6 +24,7 @@ This module is the state machine alone. It does no input or output, and it sees 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
 import sys
 import threading
@@ -165,6 +166,7 @@ class Continuation:
         self._held: Interrupt | StepsChanged | TimeoutError | None = None
         self._loop: _Loop | None = None
         self._began = 0.0
+        self._children = ("", 0)  # the place where runs were last enqueued, and how many
         self.running: Step | None = None
         #: The step under way, also when its body has failed: where the next attempt goes on.
         self.current: Step | None = None
@@ -189,6 +191,16 @@ class Continuation:
         if self.current is not None:
             return self.current.description
         return f"after {self._order[-1]!r}" if self._order else "not started"
+
+    def child_id(self) -> str:
+        """Return the id of the next run that the body enqueues: the same on every attempt.
+
+        It is made of the run's id, the step and its item, and how many were enqueued there before.
+        """
+        place = self.running.key if self.running is not None else self.run_id
+        count = self._children[1] + 1 if self._children[0] == place else 1
+        self._children = (place, count)
+        return f"{self.run_id[:40]}-{hashlib.sha256(f'{place}:{count}'.encode()).hexdigest()[:12]}"
 
     # -- stopping ------------------------------------------------------------------------------------------------
 

@@ -14,17 +14,18 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import code, codec, connection, events
+from . import code, codec, connection, context, continuation, events
 from .errors import JobNotFound, RunExists, TooLarge
 from .events import Event
-from .keys import check_run_id, new_run_id
+from .keys import new_run_id
 from .run import Run
 from .runner import Attempt, Claim, Outcome
+from .runset import Runs
 from .settings import current
 from .store import Reply, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from .settings import NbJobs
@@ -50,34 +51,68 @@ def enqueue(job: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Op
         RunExists: ``options.id`` is taken by another job or other arguments.
         RedisUnavailable: Redis does not answer. Nothing was enqueued.
     """
-    settings = current()
-    inspect.signature(job.fn).bind(*args, **kwargs)  # a wrong call is told here, not by a failed run
-    user = options.user or settings.user
-    run = Run(options.id or new_run_id(), user=user)
-    check_run_id(run.id)
-    fields = _fields(job, args, kwargs, options, settings)
-    store = Store(connection.client(), user, settings)
-    if job.by_value and settings.adapter == "arq":
-        packed = code.pack(job)
-        fields["code"] = packed.sha
-        store.put_code(packed.sha, packed.data)
-    event = _event(run, fields, options)
-    at_ms = round(options.at.timestamp() * 1000) if options.at is not None else None
-    reply = store.enqueue(
-        run.id,
-        fields,
-        d=events.encode(event),
-        at_ms=at_ms,
-        delay_ms=round(options.delay * 1000) if options.delay is not None else None,
-        queue=fields["queue"] if settings.adapter == "arq" else None,
-    )
-    _check(reply, run, fields)
-    if reply.code == "OK":
-        name = "job.enqueued_at" if reply.state == "scheduled" else "job.enqueued"
-        events.reporter.emit(replace(event, name=name, n=1))
-    if settings.adapter == "inline":
-        perform_inline(job, run, store, settings)
-    return run
+    return _Desk(job, options).enqueue(args, kwargs)
+
+
+def enqueue_all(job: Any, calls: Iterable[tuple[Any, ...]], options: Options) -> Runs:
+    """Write a run for each tuple of arguments; raises as :func:`enqueue`, then with the runs before it enqueued."""
+    desk = _Desk(job, options)
+    runs = Runs([desk.enqueue(args, {}) for args in calls])
+    payload = {"adapter": desk.settings.adapter, "count": len(runs), "jobs": {job.name: len(runs)}}
+    events.reporter.emit(_new_event("job.bulk_enqueued", payload, {}, events.get_context()))
+    return runs
+
+
+class _Desk:
+    """Where the calls of one job are enqueued, with the same options."""
+
+    def __init__(self, job: Any, options: Options) -> None:
+        parent = context.carrier()
+        if parent is not None:  # a run enqueued by a run is of the same user and has its tags
+            tags = {**parent.tags, **(options.tags or {})}
+            options = options._replace(user=options.user or parent.user, tags=tags)
+        self.settings = current()
+        self._job = job
+        self._options = options
+        self._user = options.user or self.settings.user
+        self._store = Store(connection.client(), self._user, self.settings)
+        self._code: code.Code | None = None
+
+    def enqueue(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+        job, options, settings = self._job, self._options, self.settings
+        inspect.signature(job.fn).bind(*args, **kwargs)  # a wrong call is told here, not by a failed run
+        run = Run(options.id or _child_id() or new_run_id(), user=self._user)
+        fields = _fields(job, args, kwargs, options, settings)
+        if job.by_value and settings.adapter == "arq":
+            fields["code"] = self._packed()
+        event = _enqueued(run, fields, options)
+        reply = self._store.enqueue(
+            run.id,
+            fields,
+            d=events.encode(event),
+            at_ms=round(options.at.timestamp() * 1000) if options.at is not None else None,
+            delay_ms=round(options.delay * 1000) if options.delay is not None else None,
+            queue=fields["queue"] if settings.adapter == "arq" else None,
+        )
+        _check(reply, run, fields)
+        if reply.code == "OK":
+            name = "job.enqueued_at" if reply.state == "scheduled" else "job.enqueued"
+            events.reporter.emit(replace(event, name=name, n=1))
+        if settings.adapter == "inline":
+            perform_inline(job, run, self._store, settings)
+        return run
+
+    def _packed(self) -> str:
+        if self._code is None:
+            self._code = code.pack(self._job)
+            self._store.put_code(self._code.sha, self._code.data)
+        return self._code.sha
+
+
+def _child_id() -> str | None:
+    """Return the id of a run that a body enqueues: the same on every attempt, so that it is enqueued once."""
+    parent = continuation.current()
+    return parent.child_id() if parent is not None else None
 
 
 def _fields(
@@ -96,8 +131,8 @@ def _fields(
     }
 
 
-def _event(run: Run, fields: Mapping[str, str], options: Options) -> Event:
-    payload = {
+def _enqueued(run: Run, fields: Mapping[str, str], options: Options) -> Event:
+    payload: dict[str, Any] = {
         "job": fields["job"],
         "job_id": run.id,
         "attempt": 0,
@@ -107,13 +142,13 @@ def _event(run: Run, fields: Mapping[str, str], options: Options) -> Event:
     if options.at is not None or options.delay:
         moment = options.at.timestamp() if options.at is not None else time.time() + (options.delay or 0)
         payload["scheduled_at"] = round(moment * 1000)
+    around = {**events.get_context(), "user_id": run.user, "job_id": run.id}
+    return _new_event("", payload, dict(options.tags or {}), around)
+
+
+def _new_event(name: str, payload: dict[str, Any], tags: dict[str, Any], around: Mapping[str, Any]) -> Event:
     return Event(
-        name="",
-        payload=payload,
-        tags=dict(options.tags or {}),
-        context={**events.get_context(), "user_id": run.user, "job_id": run.id},
-        timestamp=time.time_ns(),
-        source_location=None,
+        name=name, payload=payload, tags=tags, context=dict(around), timestamp=time.time_ns(), source_location=None
     )
 
 
@@ -172,11 +207,5 @@ def _perform(attempt: Attempt) -> Outcome:
 
 
 def _started(run: Run, job: Any, attempt: int) -> Event:
-    return Event(
-        name="job.started",
-        payload={"job": job.name, "job_id": run.id, "attempt": attempt, "queue": "", "worker": "inline"},
-        tags={},
-        context={"user_id": run.user, "job_id": run.id},
-        timestamp=time.time_ns(),
-        source_location=None,
-    )
+    payload = {"job": job.name, "job_id": run.id, "attempt": attempt, "queue": "", "worker": "inline"}
+    return _new_event("job.started", payload, {}, {"user_id": run.user, "job_id": run.id})

@@ -18,16 +18,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from . import code
 from .callbacks import Callbacks
 from .endings import Policy
-from .enqueue import Options, enqueue
+from .enqueue import Options, enqueue, enqueue_all
 from .retries import Retry, declared, discarded
 from .run import Run
+from .runset import Runs
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,9 +78,29 @@ class Job(Generic[P, R]):
         """
         return enqueue(self, args, kwargs, self._options)
 
+    def enqueue_all(self, *iterables: Iterable[Any]) -> Runs:
+        """Make a run of each call, as ``map`` calls a function: of the first items, of the second ones, and so on.
+
+        The iterables must be of one length.
+
+        Raises:
+            NotData: an argument is no data. The runs before it are enqueued then. So with the errors of ``enqueue``.
+
+        >>> from nbjobs import job
+        >>> @job
+        ... def resize(path: str, width: int = 100) -> None: ...
+        >>> resize.enqueue_all(["a.png", "b.png"])  # doctest: +SKIP
+        <Runs 2>
+        """
+        return enqueue_all(self, zip(*iterables, strict=True), self._options)
+
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Run:
         """As ``enqueue``, without blocking the event loop."""
         return await asyncio.to_thread(enqueue, self, args, kwargs, self._options)
+
+    async def aenqueue_all(self, *iterables: Iterable[Any]) -> Runs:
+        """As ``enqueue_all``, without blocking the event loop."""
+        return await asyncio.to_thread(self.enqueue_all, *iterables)
 
     def options(
         self,

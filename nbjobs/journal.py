@@ -121,7 +121,8 @@ class Journal:
     ) -> None:
         self._claim = claim
         self._job = job
-        self._tags = dict(tags or {})
+        self.user = claim.user
+        self.tags = dict(tags or {})
         self._context = {"user_id": claim.user, "job_id": claim.run}
         self._store = store
         self._load = load
@@ -332,7 +333,7 @@ class Journal:
         return events.Event(
             name=name,
             payload={**head, **payload},
-            tags=self._tags,
+            tags=self.tags,
             context=events.get_context() or self._context,
             timestamp=time.time_ns() + self._ahead_ns,
             source_location=None,
