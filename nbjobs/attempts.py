@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from .calls import ClaimReply, Reply
-from .childhandle import End
 from .connection import translated
 from .errors import RedisUnavailable
 from .journal import Claim
 from .keys import Keys, enc, parse_arq_id
 from .leases import SCHEMA, Held, Leases, forget_entry, new_owner
-from .pool import Pool
+from .pool import End, Pool
 
 logger = logging.getLogger("nbjobs.worker")
 

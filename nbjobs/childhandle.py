@@ -10,118 +10,15 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
-from .errors import NbjobsError
 from .output import Line, Pipe
+from .running import LAST_LINES, Claim, End, OnOutput, PoolError, Running
 from .wire import Link, Message
 
-LAST_LINES = 20
-BATCH_LINES = 200
-BATCH_SECONDS = 0.02
 _EOF_PATIENCE = 0.1  # between the end of a socket and the nursery's word that the process is dead
-
-
-class PoolError(NbjobsError):
-    """Processes for bodies cannot be started here."""
-
-
-class Claim(Protocol):
-    """What the worker must know of an attempt to have it run; the whole of it goes to the child."""
-
-    @property
-    def user(self) -> str:
-        """Whose run it is."""
-
-    @property
-    def run(self) -> str:
-        """The run's id."""
-
-    @property
-    def owner(self) -> str:
-        """Who holds the run: unique per attempt."""
-
-    @property
-    def kind(self) -> str:
-        """Either ``sync`` or ``async``."""
-
-
-OnOutput = Callable[["Claim | None", "list[Line]"], None]
-"""Gets what was printed, in batches; None where several bodies of the async child may have printed it."""
-
-
-@dataclass(frozen=True)
-class End:
-    """How an attempt ended, as far as its process tells.
-
-    Attributes:
-        died: the child ended without the attempt's outcome.
-        outcome: `runner.Outcome` as a dict; None where there is none.
-        error: what came out of the attempt though nothing should: the outcome is None then.
-        code: exit code of a child that ended so; None where a signal or nobody knows what ended it.
-        signal: number of the signal that ended it, else None.
-        started: the body had begun; where not, its death says nothing about it.
-        shared: the child had other runs as well, so this one need not be to blame.
-        reason: why the pool ended it: ``killed`` (`Pool.kill`), ``stalled``, ``nursery`` (the helper
-            died), ``closed``, ``no child`` (none could be started); empty where it ended by itself.
-        cpu: seconds used, with the body's own programs; None where unknown or not told apart.
-        peak: the process's peak memory in bytes; None likewise.
-        last_lines: the last lines printed, for the event of a death.
-    """
-
-    died: bool
-    outcome: dict[str, Any] | None = None
-    error: str = ""
-    code: int | None = None
-    signal: int | None = None
-    started: bool = False
-    shared: bool = False
-    reason: str = ""
-    cpu: float | None = None
-    peak: int | None = None
-    last_lines: list[str] = field(default_factory=list)
-
-
-class Running:
-    """One run in a child; `ended` becomes its `End`, or None where the child refused it."""
-
-    def __init__(self, claim: Claim, on_output: OnOutput) -> None:
-        self.claim = claim
-        self.ended: asyncio.Future[End | None] = asyncio.get_running_loop().create_future()
-        self.started = False
-        self.lent = False
-        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
-        self._batch: list[Line] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._on_output = on_output
-
-    def printed(self, lines: list[Line]) -> None:
-        """Takes lines; hands them on when there are many, or soon."""
-        self.last_lines.extend(line.text for line in lines)
-        self._batch.extend(lines)
-        if len(self._batch) >= BATCH_LINES:
-            self.flush()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(BATCH_SECONDS, self.flush)
-
-    def flush(self) -> None:
-        """Hands on what was printed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        batch, self._batch = self._batch, []
-        for at in range(0, len(batch), BATCH_LINES):
-            self._on_output(self.claim, batch[at : at + BATCH_LINES])
-
-    def end(self, end: End | None) -> None:
-        """Says how it ended; only the first word counts."""
-        self.flush()
-        if not self.ended.done():
-            self.ended.set_result(end)
 
 
 class Owner(Protocol):

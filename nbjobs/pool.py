@@ -18,24 +18,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 import sys
 from dataclasses import dataclass
 
+from .births import BIRTH_TRIES, LONGEST_PAUSE, Births
 from .child import DEFAULT_PERFORMER, Upbringing
-from .childhandle import ChildHandle, Claim, End, OnOutput, PoolError, Running
-from .nurseryhandle import NurseryHandle
+from .childhandle import ChildHandle
+from .running import Claim, End, OnOutput, PoolError, Running
 from .settings import NbJobs
 from .stalls import StallWatch
 from .wire import Message
 
-__all__ = ["End", "Pool", "PoolError"]
+__all__ = ["Claim", "End", "OnOutput", "Pool", "PoolError"]
 
-BIRTH_SECONDS = 30.0
-BIRTH_TRIES = 3
-RETIRE_SECONDS = 2.0
-_LONGEST_PAUSE = 5.0
 _REMEMBERED = 10_000
 
 logger = logging.getLogger("nbjobs.pool")
@@ -61,9 +56,6 @@ class Pool:
         birth: ``fork`` or ``spawn``; default: what is safe on this platform.
         stall_warning: seconds of silence of an async child's loop until its stack is printed.
         stall_limit: until a shared one is ended, so that its runs go on elsewhere.
-
-    Attributes:
-        trouble: why no child can be started at present; empty where they can.
     """
 
     def __init__(
@@ -76,19 +68,11 @@ class Pool:
         stall_warning: float = 5.0,
         stall_limit: float = 30.0,
     ) -> None:
-        self.trouble = ""
         self._settings = settings
-        self._on_output = on_output
-        self._performer = performer
-        self._birth = birth or ("fork" if sys.platform == "linux" else "spawn")
+        upbringing = Upbringing(settings.to_wire(), performer, list(sys.path), settings.children)
+        self._births = Births(upbringing, owner=self, on_output=on_output, birth=birth, on_nursery=self._want_spare)
         self._stalls = StallWatch(self, warning=stall_warning, limit=stall_limit)
-        self._nursery: NurseryHandle | None = None
-        self._nursery_up = asyncio.Event()
-        self._restarts = 0
-        self._births = 0
-        self._failures = 0
         self._closing = False
-        self._children: dict[str, ChildHandle] = {}
         self._idle: list[ChildHandle] = []
         self._shared: ChildHandle | None = None
         self._sharing = asyncio.Lock()
@@ -109,7 +93,7 @@ class Pool:
                 "a worker needs Unix processes, and this is Windows: run the worker in WSL, "
                 "and use nbjobs here as a client only"
             )
-        self._start_nursery()
+        self._births.start()
         try:
             self._idle.append(await self._take())
         except PoolError:
@@ -117,17 +101,22 @@ class Pool:
             raise
 
     @property
+    def trouble(self) -> str:
+        """Why no child can be started at present; empty where they can."""
+        return self._births.trouble
+
+    @property
     def nursery_pid(self) -> int | None:
         """Process id of the nursery, None while there is none."""
-        return self._nursery.pid if self._nursery is not None else None
+        return self._births.nursery_pid
 
     def pids(self) -> list[int]:
         """Process ids of the children."""
-        return [child.pid for child in self._children.values() if child.pid]
+        return self._births.pids()
 
     def free(self, kind: str) -> int:
         """How many more bodies of a kind (``sync``, ``async``) may be claimed now."""
-        if self.trouble or self._closing or self._nursery is None:
+        if self.trouble or not self._births.possible:
             return 0
         limit = self._settings.async_runs if kind == "async" else self._settings.children
         return max(0, limit - self._places[kind] + self._lent[kind])
@@ -172,23 +161,13 @@ class Pool:
             self._spare.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._spare
-        idle, self._idle = self._idle, []
-        for child in [*idle, *([self._shared] if self._shared and not self._shared.runs else [])]:
-            self._retire(child)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*(child.dead.wait() for child in idle)), RETIRE_SECONDS)
-        if self._nursery is not None:
-            await self._nursery.close()
-            self._nursery = None
-        self._nursery_up.set()  # whoever waits for it finds the pool closed
-        self._bury_all("closed")
+        await self._births.close()
 
     # What the handles tell.
 
     def request(self, message: Message) -> None:
         """Passes a request on to the nursery."""
-        if self._nursery is not None:
-            self._nursery.send(message)
+        self._births.request(message)
 
     def on_idle(self, child: ChildHandle, dirty: list[str]) -> None:
         """A run of the child has ended: it is used again, or replaced."""
@@ -200,9 +179,9 @@ class Pool:
             self._shared = None
         if child.kind == "async":
             if worn and not child.runs:
-                self._retire(child)
+                self._births.retire(child)
         elif worn:
-            self._retire(child)
+            self._births.retire(child)
         else:
             self._idle.append(child)
         self._want_spare()
@@ -220,7 +199,7 @@ class Pool:
 
     def on_gone(self, child: ChildHandle) -> None:
         """The child is dead."""
-        self._children.pop(child.name, None)
+        self._births.forget(child)
         with contextlib.suppress(ValueError):
             self._idle.remove(child)
         if child is self._shared:
@@ -294,8 +273,6 @@ class Pool:
         self._stalls.watch(child)
         return child
 
-    # Births and deaths.
-
     async def _take(self, *, newest: bool = True) -> ChildHandle:
         """An idle child, else a new one; a spare is made ready behind it."""
         while self._idle:
@@ -303,118 +280,26 @@ class Pool:
             if child.usable:
                 self._want_spare()
                 return child
-        for _ in range(BIRTH_TRIES - 1):
-            with contextlib.suppress(PoolError):
-                return await self._bear()
-        return await self._bear()
+        try:
+            for _ in range(BIRTH_TRIES - 1):
+                with contextlib.suppress(PoolError):
+                    return await self._births.bear()
+            return await self._births.bear()
+        finally:
+            self._want_spare()
 
     def _want_spare(self) -> None:
-        ready = self._idle or self._closing or self._nursery is None
-        if not ready and (self._spare is None or self._spare.done()):
+        wanted = not self._idle and not self._closing and self._births.possible
+        if wanted and (self._spare is None or self._spare.done()):
             self._spare = asyncio.get_running_loop().create_task(self._bear_spare())
 
     async def _bear_spare(self) -> None:
         pause = 0.1
         while not self._idle:
             try:
-                child = await self._bear()
+                child = await self._births.bear()
             except PoolError:
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 self._idle.insert(0, child)
-
-    async def _bear(self) -> ChildHandle:
-        """A new child that is up.
-
-        Raises:
-            PoolError: it could not be started; after three in a row the pool says so as its `trouble`.
-        """
-        try:
-            child = await self._born()
-        except PoolError as error:
-            self._failures += not self._closing
-            if self._failures >= BIRTH_TRIES and not self.trouble:
-                self.trouble = str(error)
-                logger.error("no process for bodies can be started: %s", error)
-            self._want_spare()
-            raise
-        self._failures = self._restarts = 0
-        if self.trouble:
-            logger.warning("processes for bodies can be started again")
-            self.trouble = ""
-        return child
-
-    async def _born(self) -> ChildHandle:
-        try:
-            await asyncio.wait_for(self._nursery_up.wait(), BIRTH_SECONDS)
-        except asyncio.TimeoutError:
-            raise PoolError(f"the nursery has not come up within {BIRTH_SECONDS:g} s") from None
-        if self._closing or self._nursery is None:
-            raise PoolError("the pool is closed")
-        self._births += 1
-        try:
-            child = ChildHandle(f"{os.getpid()}.{id(self):x}.{self._births}", self, self._on_output)
-        except OSError as error:
-            raise PoolError(f"no pipes for a child: {error}") from error
-        self._children[child.name] = child
-        self._nursery.send({"op": "fork", "name": child.name}, child.give_fds())
-        try:
-            await asyncio.wait_for(asyncio.shield(child.up), BIRTH_SECONDS)
-        except asyncio.TimeoutError:
-            child.kill("closed")
-            raise PoolError(f"a new process for bodies was not up within {BIRTH_SECONDS:g} s") from None
-        return child
-
-    def _retire(self, child: ChildHandle) -> None:
-        child.retire()
-        asyncio.get_running_loop().call_later(RETIRE_SECONDS, self._make_sure, child)
-
-    def _make_sure(self, child: ChildHandle) -> None:
-        if not child.gone:
-            child.kill("closed")
-
-    def _start_nursery(self) -> None:
-        if self._closing:
-            return
-        upbringing = Upbringing(self._settings.to_wire(), self._performer, list(sys.path), self._settings.children)
-        self._nursery = NurseryHandle(
-            upbringing, birth=self._birth, on_message=self._on_nursery, on_end=self._on_nursery_end
-        )
-        self._nursery_up.set()
-
-    def _restart_nursery(self) -> None:
-        self._start_nursery()
-        self._want_spare()
-
-    def _on_nursery(self, message: Message) -> None:
-        op = message["op"]
-        if op == "exit":
-            for child in list(self._children.values()):
-                if child.pid == message["pid"]:
-                    child.exited(message["code"], message["signal"])
-            return
-        born = self._children[message["name"]]
-        if op == "pid":
-            born.pid = message["pid"]
-            if born.reason:  # nobody waits for it any more
-                born.kill(born.reason)
-        elif op == "failed":
-            born.failed(message["why"])
-
-    def _on_nursery_end(self) -> None:
-        logger.warning("the nursery has ended; its children end with it")
-        self._nursery = None
-        self._nursery_up.clear()
-        for pid in self.pids():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
-        self._bury_all("nursery")
-        pause = min(0.05 * 2**self._restarts - 0.05, _LONGEST_PAUSE)
-        self._restarts += 1
-        asyncio.get_running_loop().call_later(pause, self._restart_nursery)
-
-    def _bury_all(self, reason: str) -> None:
-        for child in list(self._children.values()):
-            child.reason = child.reason or reason
-            child.exited(None, None)

@@ -34,13 +34,12 @@ from arq.connections import ArqRedis
 from . import connection, embedded, keys
 from .attempts import Attempts, Candidate
 from .calls import arq_deserialize, arq_serialize
-from .childhandle import Claim
 from .connection import RedisError, async_client
 from .errors import NbjobsError, RedisUnavailable
 from .leases import Leases, new_worker_id
 from .logbook import Logbook
 from .output import Line
-from .pool import Pool
+from .pool import Claim, Pool
 from .settings import NbJobs
 from .signs import Listener, Renewal
 from .sweeper import Sweeper

@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 
-from nbjobs.childhandle import PoolError
 from nbjobs.output import Line
-from nbjobs.pool import End, Pool
+from nbjobs.pool import End, Pool, PoolError
 from nbjobs.settings import NbJobs
 
 from .bodies import Claim
