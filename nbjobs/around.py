@@ -52,9 +52,7 @@ def tagged(*tags: object, **values: Any) -> contextlib.AbstractContextManager[No
 def check_tags(tags: Mapping[str, Any]) -> dict[str, Any]:
     """Return tags as a dict, or raise ValueError where there are too many or one is too long."""
     if len(tags) > TAGS_LIMIT:
-        raise ValueError(
-            f"found {len(tags)} tags, at most {TAGS_LIMIT} are allowed: use the payload for more"
-        )
+        raise ValueError(f"found {len(tags)} tags, at most {TAGS_LIMIT} are allowed: use the payload for more")
     for name, value in tags.items():
         for text in (name, value):
             size = len(text.encode("utf-8", "replace")) if isinstance(text, str) else 0
@@ -75,9 +73,7 @@ def set_context(values: Mapping[str, Any] | None = None, /, **more: Any) -> Mapp
     given = {**(values or {}), **more}
     for key in given:
         if not isinstance(key, str):
-            raise TypeError(
-                f"key {safe_repr(key, 50)} of a context is of type {type(key).__name__}, expected a str"
-            )
+            raise TypeError(f"key {safe_repr(key, 50)} of a context is of type {type(key).__name__}, expected a str")
     context = MappingProxyType({**_context.get(), **given})
     _context.set(context)
     return context

@@ -76,10 +76,7 @@ def encode(value: object, *, what: str = "value", limit: int | None = None, nan:
     >>> encode([{1, 2}])
     '[{"$set":[1,2]}]'
     """
-    if type(value) is int and -_SAFE_INT <= value <= _SAFE_INT:
-        text = str(value)
-    else:
-        text = _dumps(_packed(value, what, nan))
+    text = str(value) if type(value) is int and -_SAFE_INT <= value <= _SAFE_INT else _dumps(_packed(value, what, nan))
     if limit is not None and len(text) * 4 > limit:
         size = len(text.encode())
         if size > limit:

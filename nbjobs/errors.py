@@ -132,9 +132,7 @@ class RunFailed(RunError):
         traceback: its traceback as text.
     """
 
-    def __init__(
-        self, message: str, *, run: str = "", type: str = "", error: str = "", traceback: str = ""
-    ) -> None:
+    def __init__(self, message: str, *, run: str = "", type: str = "", error: str = "", traceback: str = "") -> None:
         super().__init__(message, run=run)
         self.type = type
         self.message = error

@@ -207,9 +207,7 @@ def check_queue(text: str) -> str:
     """Return text if it can be the name of a queue, else raise ValueError."""
     if isinstance(text, str) and _QUEUE.fullmatch(text):
         return text
-    raise ValueError(
-        f"queue {_show(text)} cannot be used: expected 1 to 64 of the characters A-Z a-z 0-9 . _ : -"
-    )
+    raise ValueError(f"queue {_show(text)} cannot be used: expected 1 to 64 of the characters A-Z a-z 0-9 . _ : -")
 
 
 def _show(text: object) -> str:

@@ -158,9 +158,7 @@ def test_an_end_state_is_left_by_reopening_only() -> None:
 
 def test_the_closing_event_behind_a_lapse_is_folded() -> None:
     """`lapse` writes the interrupt with the end state already; the event that follows still counts."""
-    story = (
-        Story().queued().started().state("job.interrupt", "dead", k=4, reason="child_died", signal="SIGSEGV")
-    )
+    story = Story().queued().started().state("job.interrupt", "dead", k=4, reason="child_died", signal="SIGSEGV")
     view = story.bare("job.dead", "dead", k=4).view
     assert (view.state, view.n) == ("dead", 4)
     assert face(view).error == "crashed 4 times without progress"
@@ -198,10 +196,7 @@ def test_a_new_attempt_has_no_error_yet() -> None:
     """The error of the last attempt goes with it."""
     error = {"type": "IOError", "message": "away"}
     story = (
-        Story()
-        .queued()
-        .started()
-        .state("job.retry_scheduled", "retrying", at=T + 9000, failures=1, exception=error)
+        Story().queued().started().state("job.retry_scheduled", "retrying", at=T + 9000, failures=1, exception=error)
     )
     assert face(story.view).error == "IOError: away"
     assert face(story.started().view).error == ""
@@ -385,9 +380,7 @@ def test_hostile_text_is_cleaned_on_the_way_in() -> None:
     nasty = "a\x1b[31m\u202eb\nc\ud800" + "x" * 1000
     story = Story().state("job.enqueued", "queued", job=nasty, queue=nasty).started()
     story.state("job.step_started", "running", step=nasty, total=3)
-    view = story.state(
-        "job.failed", "failed", exception={"type": nasty, "message": nasty, "traceback": nasty}
-    ).view
+    view = story.state("job.failed", "failed", exception={"type": nasty, "message": nasty, "traceback": nasty}).view
     stored = parse(dump(msgspec.structs.replace(view, job=nasty.replace("\ud800", ""))))
     for seen in (face(view), face(stored)):
         shown = msgspec.json.encode(seen).decode()

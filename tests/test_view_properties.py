@@ -77,11 +77,7 @@ payloads = st.fixed_dictionaries(
     },
 )
 times = st.integers(T, T + 10**7).map(lambda ms: ms * 10**6) | anything
-ds = (
-    st.builds(lambda p, ts: json.dumps({"p": p, "ts": ts}), payloads, times)
-    | st.just("")
-    | st.text(max_size=10)
-)
+ds = st.builds(lambda p, ts: json.dumps({"p": p, "ts": ts}), payloads, times) | st.just("") | st.text(max_size=10)
 entries = st.builds(
     lambda e, d, own: {"e": e, "id": "r1", "d": d, **own},
     st.sampled_from(NAMES),
@@ -181,9 +177,7 @@ fields = st.dictionaries(
 
 @given(histories(), fields)
 @settings(max_examples=50, deadline=None)
-def test_laying_the_fields_over_twice_is_once(
-    history: list[Entry], given_fields: dict[str, str | None]
-) -> None:
+def test_laying_the_fields_over_twice_is_once(history: list[Entry], given_fields: dict[str, str | None]) -> None:
     """And whatever the hash holds, there is a face."""
     view = overlay(told(history), given_fields)
     assert overlay(view, given_fields) == view
