@@ -260,6 +260,8 @@ def client() -> redis.Redis:
             # The embedded daemon stays while clients are connected; a child of its worker is none.
             name = "nbjobs-child" if "NBJOBS_CHILD" in os.environ else "nbjobs-client"
             _shared = (url, sync_client(url, name=name))
+        elif wanted is None and not embedded.is_as_met(_shared[0]):
+            resolve_url()  # the daemon has left since: it is started again, at the same place
         return _shared[1]
 
 

@@ -34,6 +34,9 @@ _BOOT = (
 )
 
 
+_met: dict[str, tuple[Path, tuple[int, int] | None]] = {}
+
+
 @dataclass(frozen=True)
 class Places:
     """Where the files of one daemon are.
@@ -130,7 +133,24 @@ def url(settings: NbJobs, *, worker: bool = True) -> str:
         answer = ask_patiently(found, request)
     if answer is None:
         raise EmbeddedError(f"the nbjobs daemon has ended right after its start; what it printed is in {found.log}")
+    _met[str(answer["redis"])] = found.daemon_socket, _identity(found.daemon_socket)
     return str(answer["redis"])
+
+
+def is_as_met(url: str) -> bool:
+    """Whether the daemon is still the one that `url` spoke to; if not, it must hear of this process again."""
+    if url not in _met:
+        return True
+    path, identity = _met[url]
+    return identity is not None and _identity(path) == identity
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns
 
 
 def hello(settings: NbJobs, wanted: Environment, *, worker: bool = True, wait: bool = False) -> dict[str, Any]:

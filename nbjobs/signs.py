@@ -46,8 +46,8 @@ class Renewal:
         while True:
             wait = self._settings.renew
             try:
+                await self.renew()  # first: a full Redis refuses the sign, but no renewal
                 await self.sign()
-                await self.renew()
             except RedisUnavailable as error:
                 logger.info("leases were not renewed: %s", error)
                 wait = min(wait, _PAUSE)

@@ -149,6 +149,16 @@ def test_a_killed_guard_is_replaced(home: Home, ledger: Ledger) -> None:
     assert family[0].is_running()
 
 
+def test_a_client_outlives_the_daemon(home: Home) -> None:
+    """After `down` the same process goes on: the daemon is started again, with a worker for this process."""
+    assert workjobs.add.enqueue(1, 2).result(timeout=30) == 3
+    home.run("down")
+    assert workjobs.add.enqueue(2, 3).result(timeout=30) == 5
+    home.run("down")
+    home.run("up", "--detach")  # somebody else's
+    assert workjobs.add.enqueue(3, 4).result(timeout=30) == 7
+
+
 @pytest.mark.fault(16)
 def test_a_killed_redis_is_started_again(home: Home, ledger: Ledger) -> None:
     """The same attempt goes on."""
