@@ -13,6 +13,7 @@ notified inside a long item. The interval grows with the time that a commit take
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import time
@@ -145,6 +146,7 @@ class Journal:
         self._sent_at: float | None = None
         self._trips: deque[float] = deque([0.0] * 9, maxlen=9)
         self._writing = threading.RLock()
+        self._pid = os.getpid()  # a process that the body forks has a copy of this, and the run is not its to write
         self._error: BaseException | None = None
         self._deadline: float | None = None
         self.reason: str | None = None
@@ -221,6 +223,8 @@ class Journal:
 
         Returns when Redis has answered, however long that takes: an unreachable Redis costs time, never repeats.
         """
+        if os.getpid() != self._pid:
+            return False
         with self._writing:
             commit = self._gather()
             if commit is None:
@@ -231,6 +235,8 @@ class Journal:
 
     def close(self, ending: Ending) -> Reply:
         """Write the attempt's end with the last commit, and answer the run as it stands then."""
+        if os.getpid() != self._pid:
+            return Reply("FENCED")
         with self._writing:
             while len(self._pending) > _BATCH:
                 self.commit()

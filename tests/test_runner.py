@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 
@@ -377,3 +378,30 @@ def test_a_timeout_cancels_an_async_body() -> None:
 
     with pytest.raises(RunFailed, match="TimeoutError"):
         waits.enqueue().result()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_of_a_body_writes_nothing_of_its_run() -> None:
+    """It has a copy of everything, and the run is not its to write; the parent goes on."""
+
+    @job
+    def forks() -> int:
+        step("before", done.append, "before")
+        pid = os.fork()
+        step("after", done.append, "after")
+        if pid == 0:
+            raise ForkedError
+        return os.waitpid(pid, 0)[1]
+
+    class ForkedError(Exception):
+        pass
+
+    parent = os.getpid()
+    try:
+        run = forks.enqueue()
+    finally:
+        if os.getpid() != parent:
+            os._exit(0)
+    assert run.result() == 0
+    assert names(run).count("job.step") == 2
+    assert names(run)[-1] == "job.completed"
