@@ -55,7 +55,11 @@ def main() -> int:
 
 def measured(name: str, *, quick: bool) -> list[Result] | None:
     """Return a subject's figures; None where it broke, which its process has explained."""
-    machine = {"cpus": os.cpu_count(), "platform": f"{platform.system()} {platform.machine()}"}
+    machine = {
+        "cpus": os.cpu_count(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "load": round(os.getloadavg()[0], 1),  # before: how busy others kept it
+    }
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "figures.json")
         command = [sys.executable, "-m", "benchmarks.subject", name, str(file), *(["--quick"] if quick else [])]
