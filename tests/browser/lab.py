@@ -46,7 +46,7 @@ class Lab:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Lab:
-        for name in ("notebooks", "home", "config", "data", "runtime", "ipython"):
+        for name in ("notebooks", "home", "config", "data", "runtime", "ipython", "tmp"):
             (self.folder / name).mkdir()
         for plugin, values in SETTINGS.items():
             self._set(plugin, values)
@@ -97,6 +97,7 @@ class Lab:
             **own,
             **self.environment,
             "HOME": str(self.folder / "home"),
+            "TMPDIR": str(self.folder / "tmp"),
             "JUPYTER_CONFIG_DIR": str(self.folder / "config"),
             "JUPYTER_DATA_DIR": str(self.folder / "data"),
             "JUPYTER_RUNTIME_DIR": str(self.folder / "runtime"),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import nbformat
+import psutil
 import pytest
 import redis
 from playwright.sync_api import Browser, Page, expect
@@ -22,9 +24,11 @@ from ..support import RedisServer, wait_until
 from .conftest import Process
 from .lab import Lab, Notebook
 
+TUTORIAL = Path(__file__).parents[2] / "notebooks" / "01_first_card.ipynb"
+ENQUEUE_FOLDER = "enqueue(folder)"
 KEYS = Keys("ada")
 JOB = """
-import hashlib, os
+import hashlib
 from nbjobs import job, notify, step
 
 def digest(number):
@@ -37,8 +41,6 @@ def digest(number):
 def import_orders(rows):
     step("prepare", notify, "import.prepared", total=rows)
     for number in step.each("load_rows", range(rows)):
-        if number % 10 == 0:
-            notify("import.at", number=number, pid=os.getpid())
         digest(number)
     step("finalize", notify, "import.finalized")
 """
@@ -107,17 +109,55 @@ def drawn(page: Page) -> list[Shown]:
     ]
 
 
-def told(client: redis.Redis, run: str) -> Told:
-    """The run's stream, folded as any reader folds it."""
-    at, shown = [], []
-    view: RunView = empty(run)
-    for id, entry in client.xrange(KEYS.events(run)):
-        view = fold(view, entry)
-        made = face(view)
-        done = made.bar.done if made.bar else None
-        at.append(int(id.split("-")[0]))
-        shown.append(Shown(made.state, made.step, made.resumed, made.n, done))
-    return Told(at, shown)
+class Recorder:
+    """Reads a run's stream from its beginning to its end, before anything of it is trimmed."""
+
+    def __init__(self, store: RedisServer) -> None:
+        self._entries: list[tuple[str, dict[str, str]]] = []
+        self._client = store.client()
+        self._run = ""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def start(self, run: str) -> None:
+        self._run = run
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        if self._run:
+            self._thread.join(10)
+        self._client.close()
+
+    def _read(self) -> None:
+        last = "0-0"
+        while not self._over.is_set():
+            for _, entries in self._client.xread({KEYS.events(self._run): last}, block=500):
+                self._entries += entries
+                last = entries[-1][0]
+                if entries[-1][1].get("s") in ENDED:
+                    return
+
+    def told(self) -> Told:
+        """The whole stream, folded as any reader folds it."""
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        told = Told([], [])
+        view: RunView = empty(self._run)
+        for id, entry in self._entries:
+            view = fold(view, entry)
+            made = face(view)
+            told.at.append(int(id.split("-")[0]))
+            done = made.bar.done if made.bar else None
+            told.shown.append(Shown(made.state, made.step, made.resumed, made.n, done))
+        return told
+
+
+@pytest.fixture
+def recorder(store: RedisServer) -> Iterator[Recorder]:
+    made = Recorder(store)
+    yield made
+    made.stop()
 
 
 def is_subsequence(part: list[Shown], whole: list[Shown]) -> bool:
@@ -138,27 +178,48 @@ def lasting(stream: Told, seconds: float) -> Iterator[tuple[str, str]]:
             yield place
 
 
-def kill_the_body(client: redis.Redis, run: str, after: int) -> None:
-    """SIGKILL the child when it is at row `after` or behind."""
+def kill_the_body(worker: Process, rows: int) -> None:
+    """SIGKILL the process that writes the ledger, when it has begun so many rows."""
 
-    def pid() -> int | None:
-        for _, entry in reversed(client.xrange(KEYS.events(run))):
-            if entry["e"] == "import.at":
-                payload = json.loads(entry["d"])["p"]
-                return int(payload["pid"]) if payload["number"] >= after else None
+    def writer() -> int | None:
+        for process in psutil.Process(worker.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                for file in process.open_files():
+                    if file.path.endswith("ledger.txt") and Path(file.path).read_text().count("\n") >= rows:
+                        return process.pid
         return None
 
-    os.kill(wait_until(pid, 30, "the body is in the middle"), signal.SIGKILL)
+    os.kill(wait_until(writer, 60, "the body is in the middle", every=0.05), signal.SIGKILL)
+
+
+def tutorial(first: int | None = None) -> nbformat.NotebookNode:
+    """The tutorial as it is, or up to the card, with so many rows."""
+    notebook = nbformat.read(TUTORIAL, as_version=4)
+    if first is not None:
+        place = next(i for i, cell in enumerate(notebook.cells) if ENQUEUE_FOLDER in cell.source)
+        del notebook.cells[place + 1 :]
+        enqueue = notebook.cells[place].source
+        notebook.cells[place].source = enqueue.replace(ENQUEUE_FOLDER, f"enqueue(folder, first={first})")
+    return notebook
 
 
 @contextlib.contextmanager
 def opened(lab: Lab, browser: Browser, *cells: str, **options: Any) -> Iterator[Notebook]:
-    with lab.open(browser, lab.write("orders.ipynb", *cells), **options) as notebook:
+    with running(lab, browser, lab.write("orders.ipynb", *cells), **options) as notebook:
+        yield notebook
+
+
+@contextlib.contextmanager
+def running(lab: Lab, browser: Browser, name: str, **options: Any) -> Iterator[Notebook]:
+    """The notebook of that name, in which all cells were started and the cards are watched."""
+    with lab.open(browser, name, **options) as notebook:
         notebook.page.evaluate(_WATCH)
         notebook.start_all()
         yield notebook
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("kernel", "look", "options"),
     [
@@ -171,6 +232,7 @@ def test_the_card_shows_what_happened(
     lab: Lab,
     browser: Browser,
     client: redis.Redis,
+    recorder: Recorder,
     start_worker: Callable[[], Process],
     artifacts: Path,
     kernel: str,
@@ -179,41 +241,46 @@ def test_the_card_shows_what_happened(
 ) -> None:
     """From queued to done, through the death of its child, the DOM shows the run's stream and nothing else.
 
-    In an idle kernel and in one that a cell keeps busy: what was shown is a subsequence of the stream, in order;
-    it ends in the run's last state; no state or step that lasted half a second is missing.
+    The tutorial, up to its card with the kernel idle, and as it is, where the next cells keep the kernel busy and
+    kill the child: what was shown is a subsequence of the stream, in order; it ends in the run's last state; no
+    state or step that lasted half a second is missing.
     """
-    cells = (JOB, ENQUEUE, BUSY) if kernel == "busy" else (JOB, ENQUEUE)
-    with opened(lab, browser, *cells, **options) as notebook:
+    nbformat.write(tutorial(1500 if kernel == "idle" else None), lab.root / "tutorial.ipynb")
+    with running(lab, browser, "tutorial.ipynb", **options) as notebook:
         card, page = notebook.card, notebook.page
-        expect(card).to_have_attribute("data-state", "queued", timeout=30_000)
+        expect(card).to_have_attribute("data-state", "queued", timeout=60_000)
         run = card.get_attribute("data-run") or ""
-        card.screenshot(path=artifacts / f"live-{look}-queued.png")
+        recorder.start(run)
         page.wait_for_timeout(600)  # the worker comes late, so that queued lasts
-        start_worker()
-        expect(card).to_have_attribute("data-step", "load_rows", timeout=30_000)
-        kill_the_body(client, run, after=250)
-        expect(card).to_have_attribute("data-resumed", "1", timeout=30_000)
-        expect(card).to_have_attribute("data-step", "load_rows")
-        page.wait_for_timeout(1200)  # a rate is known after a second
+        card.screenshot(path=artifacts / f"live-{look}-queued.png")
+        worker = start_worker()
+        expect(card).to_have_attribute("data-step", "process_records", timeout=60_000)
+        if kernel == "idle":
+            kill_the_body(worker, 500)
+        expect(card).to_have_attribute("data-resumed", "1", timeout=60_000)
+        expect(card).to_have_attribute("data-step", "process_records", timeout=60_000)
+        page.wait_for_timeout(1500)  # a rate is known after a second
         page.screenshot(path=artifacts / f"live-{look}-resumed.png")
         card.screenshot(path=artifacts / f"live-{look}-card.png")
-        wait_until(lambda: client.hget(KEYS.run(run), "state") in ENDED, 60, "the run's end")
-        page.wait_for_function("window.shown.at(-1).state === 'completed'", timeout=10_000)
-        notebook.wait_done()
-        expect(page.locator(".jp-OutputArea-output").first).to_contain_text("done")
+        page.wait_for_function("window.shown.at(-1).state === 'completed'", timeout=120_000)
+        notebook.wait_done(120)
+        expect(page.locator(".jp-OutputArea-output", has_text="resumed once at")).to_contain_text("done")
         page.screenshot(path=artifacts / f"live-{look}-done.png")
-
-        stream, shown = told(client, run), drawn(page)
-        assert is_subsequence(shown, stream.shown), (shown, stream.shown)
-        assert shown[-1] == stream.shown[-1]
-        assert stream.shown[-1].state == "completed"
-        places = {(one.state, one.step) for one in shown}
-        expected = set(lasting(stream, 0.5))
-        assert {("queued", ""), ("running", "load_rows")} <= expected
-        assert expected <= places
-        assert {one.resumed for one in shown} == {0, 1}
-        assert len({one.done for one in shown}) > 10
+        compare(recorder.told(), drawn(page))
         assert notebook.errors == []
+        assert not [out for cell in notebook.cells() for out in cell.get("outputs", []) if out.output_type == "error"]
+
+
+def compare(stream: Told, shown: list[Shown]) -> None:
+    """Whether what a card showed is true and complete."""
+    assert is_subsequence(shown, stream.shown), (shown, stream.shown)
+    assert shown[-1] == stream.shown[-1]
+    assert shown[-1].state == "completed"
+    lasted = set(lasting(stream, 0.5))
+    assert {("queued", ""), ("running", "process_records")} <= lasted
+    assert lasted <= {(one.state, one.step) for one in shown}
+    assert {one.resumed for one in shown} == {0, 1}
+    assert len({one.done for one in shown}) > 10
 
 
 def test_the_saved_notebook_keeps_how_the_run_ended(
