@@ -91,7 +91,9 @@ def read_answer(script: str, answer: Sequence[Any]) -> Reply:
     if parts[0] in ("TOOBIG", "BADTYPE"):
         return kind(parts[0], detail=parts[1])
     found: dict[str, Any] = dict(zip(_FIELDS, parts, strict=False))
-    return kind(**{name: text if name in _TEXTS else _number(name, text) for name, text in found.items()})
+    for name in found.keys() - _TEXTS:
+        found[name] = _number(name, found[name])
+    return kind(**found)
 
 
 def _number(name: str, text: str) -> int | None:
