@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from .calls import ClaimReply, Reply
+from .calls import ClaimReply, Command, Reply
 from .connection import translated
 from .errors import RedisUnavailable
 from .journal import Claim
@@ -102,22 +102,25 @@ class Attempts:
 
     async def look(self, ids: Sequence[str]) -> list[Candidate]:
         """Returns which of these entries stand for a run that waits; entries of all others are removed."""
-        wanted = [(_keys_of(u), run, attempt) for u, run, attempt in map(parse_arq_id, ids)]
-        with translated(self._leases.client):
-            pipe = self._leases.client.pipeline(transaction=False)
-            for keys, run, _ in wanted:
-                pipe.hmget(keys.run(run), FIELDS)
-            found = await pipe.execute()
         candidates = []
-        for id, (keys, run, attempt), values in zip(ids, wanted, found, strict=True):
-            fields = dict(zip(FIELDS, values, strict=True))
+        for id, fields in zip(ids, await self._read(ids), strict=True):
             if int(fields["v"] or 0) > SCHEMA:
                 continue  # written by a newer nbjobs: left to a newer worker
-            if fields["state"] in _WAITING and int(fields["attempt"] or 0) == attempt - 1 and _is_of(keys, fields):
-                candidates.append(_candidate(id, keys, run, attempt, fields))
-            else:
-                await self._forget(id)
+            candidate = _candidate(id, fields) or await self._forget(id)
+            if candidate is not None:
+                candidates.append(candidate)
         return candidates
+
+    async def _read(self, ids: Sequence[str], before: Sequence[Command] = ()) -> list[dict[str, str | None]]:
+        """Returns the runs of some entries, as they are after the commands `before`."""
+        with translated(self._leases.client):
+            pipe = self._leases.client.pipeline(transaction=False)
+            for command in before:
+                pipe.execute_command(*command)
+            for u, run, _ in map(parse_arq_id, ids):
+                pipe.hmget(_keys_of(u).run(run), FIELDS)
+            found = await pipe.execute()
+        return [dict(zip(FIELDS, values, strict=True)) for values in found[len(before) :]]
 
     def perform(self, candidate: Candidate) -> Coroutine[Any, Any, None]:
         """Claims the run and performs the attempt; returns when the run is given back.
@@ -256,12 +259,10 @@ class Attempts:
         self._signed[keys.u] = now
         return True
 
-    async def _forget(self, id: str) -> None:
-        with translated(self._leases.client):
-            pipe = self._leases.client.pipeline(transaction=False)
-            for command in forget_entry(self.queue, id):
-                pipe.execute_command(*command)
-            await pipe.execute()
+    async def _forget(self, id: str) -> Candidate | None:
+        """Removes an entry, then looks once more: a run that was queued in between has lost its entry by this."""
+        (fields,) = await self._read([id], forget_entry(self.queue, id))
+        return _candidate(id, fields)
 
     async def _warn(self, holding: Holding, grace: float) -> None:
         """Says which item did not end in time, and for how long it has been under way."""
@@ -283,7 +284,12 @@ class Attempts:
 _keys_of = functools.lru_cache(maxsize=1000)(Keys.of)
 
 
-def _candidate(id: str, keys: Keys, run: str, attempt: int, fields: dict[str, str | None]) -> Candidate:
+def _candidate(id: str, fields: dict[str, str | None]) -> Candidate | None:
+    """Returns the run that waits for this attempt; None where it does not."""
+    u, run, attempt = parse_arq_id(id)
+    keys = _keys_of(u)
+    if fields["state"] not in _WAITING or int(fields["attempt"] or 0) != attempt - 1 or not _is_of(keys, fields):
+        return None
     begun = int(fields["steps"] or 0) > 0 or bool(fields["cursor"])
     return Candidate(
         id,

@@ -22,6 +22,7 @@ from . import events
 from .calls import Call, Clock, Reply, entry_commands
 from .connection import AsyncClient, NoScriptError, translated
 from .keys import USERS, Keys, arq_in_progress, arq_job, arq_queue, arq_retry
+from .scripts import SCRIPTS
 from .settings import NbJobs
 from .store import AsyncStore
 
@@ -114,6 +115,13 @@ class Leases:
                 self._stores.clear()
             found = self._stores[keys.u] = AsyncStore(self.client, keys, self._settings, clock=self.clock)
         return found
+
+    async def prepare(self) -> None:
+        """Loads the scripts where Redis has none, as after its restart: a client may not be allowed to."""
+        with translated(self.client):
+            found = await self.client.script_exists(*(script.sha for script in SCRIPTS.values()))
+        if not all(found):
+            await self.store(Keys.of("nobody")).load()
 
     async def lapse(
         self, held: Held, reason: str, description: str = "", *, queue: bool = True, **payload: Any

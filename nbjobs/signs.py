@@ -67,7 +67,8 @@ class Renewal:
                 self._attempts.heed(one.owner, reply)
 
     async def sign(self) -> None:
-        """Says that this worker lives; a card shows when nobody does."""
+        """Says that this worker lives, and that Redis is prepared; a card shows when nobody does."""
+        await self._leases.prepare()
         with translated(self._leases.client):
             seconds, micros = await self._leases.client.time()
             now = seconds * 1000 + micros // 1000
