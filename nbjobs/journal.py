@@ -18,6 +18,7 @@ import random
 import threading
 import time
 from collections import deque
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -43,6 +44,9 @@ _OWN_EVENTS = 50  # a second of the body's own events; beyond that only the late
 _BATCH = 200  # events in a commit; the store takes 256
 _HOLD = 1.0  # seconds after which an unanswered commit holds the loop
 _log = logging.getLogger("nbjobs.journal")
+
+stopping: ContextVar[Callable[[str, Continuation], str | None] | None] = ContextVar("nbjobs_stopping", default=None)
+"""Asked at each checkpoint, with the job's name and where it stands, why to stop there: for tests, see `testing`."""
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -162,6 +166,9 @@ class Journal:
             self._interval = max(self._shortest, 20 * sorted(self._trips)[2])
         if self._error is not None:
             raise self._error
+        asked = stopping.get()
+        if asked is not None and self.reason is None:
+            return asked(self._job, self.continuation)
         return self.reason
 
     def happened(self, name: str, payload: dict[str, Any]) -> None:

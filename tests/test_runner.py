@@ -11,7 +11,6 @@ import pytest
 
 from nbjobs import connection, events
 from nbjobs.callbacks import Attempted
-from nbjobs.continuation import current
 from nbjobs.errors import InvalidStepError, ResultNotKept, RunFailed
 from nbjobs.events import Event, notify
 from nbjobs.jobs import job
@@ -19,7 +18,8 @@ from nbjobs.keys import Keys
 from nbjobs.retries import Retry
 from nbjobs.run import Run
 from nbjobs.settings import NbJobs, configure
-from nbjobs.stepping import step
+from nbjobs.stepping import interrupt, step
+from nbjobs.testing import interrupt_during_step
 
 from .support import wait_until
 
@@ -55,13 +55,10 @@ def in_steps(rows: list[int]) -> str:
 
 
 @job
-def stops_once(rows: list[int]) -> None:
+def two_steps(rows: list[int]) -> None:
     step("prepare", done.append, "prepared")
     for row in step.each("process", rows):
         done.append(row)
-        run = current()
-        if row == 3 and run is not None and not step.current.resumed:
-            run._world.stop("stopping")  # type: ignore[attr-defined]
 
 
 @job
@@ -151,7 +148,8 @@ def test_every_event_has_the_run_and_its_user_in_its_context() -> None:
 
 def test_an_interrupted_job_goes_on_where_it_was() -> None:
     """Nothing that was done is done again, and the second attempt says so."""
-    run = stops_once.enqueue([1, 2, 3, 4, 5])
+    with interrupt_during_step(two_steps, "process", cursor=3):
+        run = two_steps.enqueue([1, 2, 3, 4, 5])
     assert run.state == "completed"
     assert done == ["prepared", 1, 2, 3, 4, 5]
     seen = names(run)
@@ -222,8 +220,9 @@ def test_resumptions_have_a_limit_where_the_job_declares_one() -> None:
     @job(max_resumptions=2)
     def never_ends() -> None:
         for _ in step.each("process", range(100)):
-            done.append(1)
-            current()._world.stop("stopping")  # type: ignore[union-attr]
+            if step.current.done > len(done):
+                done.append(step.current.done)
+                interrupt()
 
     run = never_ends.enqueue()
     assert run.state == "failed"
@@ -275,10 +274,9 @@ def test_changed_data_pauses_the_run_and_shows_both_lists() -> None:
     def reordered() -> None:
         for row in step.each("process", reversed_rows() if done else rows):
             done.append(row)
-            if row == "c":
-                current()._world.stop("stopping")  # type: ignore[union-attr]
 
-    run = reordered.enqueue()
+    with interrupt_during_step(reordered, "process", cursor=3):
+        run = reordered.enqueue()
     assert run.state == "paused"
     last = [event for event in run.events() if event.name == "job.interrupt"][-1]
     assert last.payload["reason"] == "changed"
