@@ -56,14 +56,14 @@ class Ledger:
         ]
 
     def times(self, run: str, step: str) -> dict[int, list[Line]]:
-        """Return for each item of a step the lines that say it was done."""
+        """Return for each item of a step the lines that say it was done, by attempt."""
         found = defaultdict(list)
-        for line in self.lines(run, step):
+        for line in sorted(self.lines(run, step), key=lambda line: (line.attempt, line.ns)):
             found[line.item].append(line)
         return found
 
     def repeats(self, run: str, step: str, attempt: int = 0) -> list[Line]:
-        """Return the lines of items that were done again later; of one attempt where that is named."""
+        """Return the lines of items that were done again by a later attempt; of one attempt where that is named."""
         return [
             line
             for done in self.times(run, step).values()
