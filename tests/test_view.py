@@ -299,8 +299,8 @@ def test_a_missing_worker_is_said() -> None:
 
 FIELDS = {
     "state": "running", "control": "", "n": "9", "attempt": "2", "at": "0", "crashes": "1", "failures": "0",
-    "resumptions": "1", "steps": "1", "step": "load_rows", "cursor": '{"v":9000,"f":"ab"}', "done": "9000", "total": "20000",
-    "job": "shop.import_orders", "queue": "default",
+    "resumptions": "1", "steps": "1", "step": "load_rows", "cursor": '{"v":9000,"f":"ab"}', "done": "9000",
+    "total": "20000", "job": "shop.import_orders", "queue": "default",
 }  # fmt: skip
 
 
