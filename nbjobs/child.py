@@ -91,7 +91,7 @@ class Child:
         if self._desk.left:  # a fork that the body made and that came back out of it: its work is done
             birth.leave(0)
         self._desk.end(claim)
-        usage = meter.read()
+        usage = meter.last()
         dirty = upkeep.after(began_ns)
         self._desk.report(done(claim, outcome, error=error, usage=usage, dirty=dirty))
 

@@ -38,10 +38,16 @@ class Meter:
         with contextlib.suppress(OSError):
             _CLEAR_REFS.write_bytes(b"5")
         self._cpu = _cpu_seconds()
+        self._last: Usage | None = None
 
     def read(self) -> Usage:
         """What was used since the meter was made."""
-        return Usage(round(_cpu_seconds() - self._cpu, 6), status_bytes(b"VmHWM:") or _max_rss())
+        self._last = Usage(round(_cpu_seconds() - self._cpu, 6), status_bytes(b"VmHWM:") or _max_rss())
+        return self._last
+
+    def last(self) -> Usage:
+        """What it read last, or reads now where nobody has asked yet: the kernel takes its time to tell."""
+        return self._last or self.read()
 
 
 def _cpu_seconds() -> float:
