@@ -61,7 +61,7 @@ async def _processes(rounds: int) -> tuple[list[float], ...]:
     births, bare, messages, deaths = [], [], [], []
     for number in range(rounds):
         began = time.perf_counter()
-        pool._retire(await pool._bear())
+        pool._births.retire(await pool._births.bear())
         births.append((time.perf_counter() - began) * 1e3)
         bare.append(_bare())
 
