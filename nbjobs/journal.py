@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from .continuation import Continuation, Ended
     from .events import Event
+    from .progress import Ended
     from .store import Store
     from .view import RunView
 

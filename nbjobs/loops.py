@@ -339,8 +339,8 @@ def _check_fingerprint(run: continuation.Continuation, step: Step, item: Any) ->
         run.changed(
             f"The items of step '{step.name}' have changed: item {step.done:,}, the last one done, is another now. "
             "Going on would skip items or repeat them.",
-            stored=[f"{step.name}: {step.done:,} done, the last one with fingerprint {expected}"],
-            found=[f"{step.name}: item {step.done:,} is {codec.preview(item, 80)}"],
+            stored=f"{step.name}: {step.done:,} done, the last one with fingerprint {expected}",
+            found=f"{step.name}: item {step.done:,} is {codec.preview(item, 80)}",
         )
 
 
@@ -349,6 +349,6 @@ def _check_length(run: continuation.Continuation, step: Step, length: int) -> No
         return
     run.changed(
         f"The items of step '{step.name}' have changed: {step.done:,} were done, and now there are only {length:,}.",
-        stored=[f"{step.name}: {step.done:,} done"],
-        found=[f"{step.name}: {length:,} items"],
+        stored=f"{step.name}: {step.done:,} done",
+        found=f"{step.name}: {length:,} items",
     )

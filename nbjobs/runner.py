@@ -16,7 +16,7 @@ import msgspec
 
 from . import code, codec, context, continuation, endings, events, reading, view
 from .callbacks import Attempted
-from .continuation import Continuation, Progress, Saved
+from .continuation import Continuation
 from .errors import (
     CodeRefused,
     Fenced,
@@ -25,6 +25,7 @@ from .errors import (
 )
 from .journal import Claim, Ending, Journal, insist
 from .keys import Keys
+from .progress import Progress, Saved
 from .steps import unpack_cursor
 from .store import Store
 from .ticker import ticker

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from nbjobs import codec, continuation
-from nbjobs.continuation import VALUES_LIMIT, Continuation, Progress, Saved, active, current
+from nbjobs import codec, values
+from nbjobs.continuation import Continuation, active, current
 from nbjobs.errors import CursorError, Fenced, Interrupt, InvalidStepError, StepsChanged
+from nbjobs.progress import Progress, Saved
 from nbjobs.stepping import step
+from nbjobs.steps import Cursor
 
 from .worlds import Died, World, attempt, done
 
@@ -183,8 +185,8 @@ def test_a_value_that_cannot_be_kept_does_not_fail_the_step(value: Any) -> None:
 
 def test_a_run_remembers_four_mib_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond that values are not kept, over all attempts; a step without a value always is."""
-    assert VALUES_LIMIT == 4 * 1024 * 1024
-    monkeypatch.setattr(continuation, "VALUES_LIMIT", 64)
+    assert values.VALUES_LIMIT == 4 * 1024 * 1024
+    monkeypatch.setattr(values, "VALUES_LIMIT", 64)
     before = Progress((Saved("a", codec.encode("x" * 60)),))
 
     def body() -> None:
@@ -223,8 +225,8 @@ def test_a_step_that_runs_again_leaves_the_step_under_way_alone() -> None:
     assert again.told("job.step_started")[0]["step"] == "a"
 
 
-def codec_cursor(value: Any) -> continuation.Cursor:
-    return continuation.Cursor(value)
+def codec_cursor(value: Any) -> Cursor:
+    return Cursor(value)
 
 
 def test_running_again_is_no_progress() -> None:

@@ -10,8 +10,9 @@ from typing import Any
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from nbjobs.continuation import Continuation, Saved, current
+from nbjobs.continuation import Continuation, current
 from nbjobs.errors import Interrupt, InvalidStepError, StepsChanged
+from nbjobs.progress import Saved
 from nbjobs.stepping import step
 
 from .worlds import Died, World, attempt

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from nbjobs.codec import fingerprint
-from nbjobs.continuation import Progress, Saved
 from nbjobs.errors import ContinuationError, Interrupt, InvalidStepError, StepsChanged
 from nbjobs.loops import Each
+from nbjobs.progress import Progress, Saved
 from nbjobs.stepping import step
 
 from .farloops import first, handing_on, held, work_through

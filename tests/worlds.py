@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from nbjobs.continuation import Continuation, Progress, Saved, active
+from nbjobs.continuation import Continuation, active
+from nbjobs.progress import Progress, Saved
 from nbjobs.steps import Cursor, pack_cursor, unpack_cursor
 
 NOTHING = Progress()

@@ -1,0 +1,52 @@
+"""What is known of a run's steps, between a continuation and whatever makes it durable."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from .steps import Cursor, Step
+
+
+class World(Protocol):
+    """What a continuation asks of whatever carries it."""
+
+    def checkpoint(self) -> str | None:
+        """Make all that has happened durable; answer why the attempt is to stop, or None."""
+
+    def happened(self, name: str, payload: dict[str, Any]) -> None:
+        """Take note of an event; it becomes durable with the next checkpoint."""
+
+
+class Saved(NamedTuple):
+    """A step that ended: its name, and the codec's text of its value, or None where it was not kept."""
+
+    name: str
+    value: str | None
+
+
+class Ended(NamedTuple):
+    """A step that ended in this attempt, on its way to the store."""
+
+    name: str
+    value: str | None
+    done: int | None
+    total: int | None
+    duration: float
+
+
+class Progress(NamedTuple):
+    """What an attempt begins with: the steps that ended, and the one that was under way ('' for none)."""
+
+    ended: tuple[Saved, ...] = ()
+    step: str = ""
+    cursor: Cursor = Cursor(None)
+    done: int = 0
+    total: int | None = None
+
+
+class Running:
+    """One step as its caller sees it, between begin and end. ``value`` is what the step is worth."""
+
+    def __init__(self, step: Step | None, value: Any = None) -> None:
+        self.step = step
+        self.value = value

@@ -1,0 +1,183 @@
+"""Where one attempt of a run stands among its steps."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from typing import Any, NoReturn
+
+from . import codec
+from .errors import Interrupt, InvalidStepError
+from .leaving import Halt, OpenLoop
+from .order import Order
+from .progress import Ended, Progress, World
+from .steps import Step
+from .values import Values
+
+
+class Standing:
+    """Where one attempt of a run stands among its steps: what its step, its world and its runner ask of it.
+
+    Args:
+        world: what carries it.
+        progress: what earlier attempts made durable.
+        run_id: the run, for :attr:`Step.key <nbjobs.steps.Step.key>`.
+        fence: the attempt's fence, for :attr:`Step.fence <nbjobs.steps.Step.fence>`.
+        is_async: whether the body is an ``async`` function.
+        accepted: whether the owner has accepted that code or data changed: what still fits is used, the rest forgotten.
+
+    Attributes:
+        lock: held while a step begins or ends and its event is noted, so that another thread that commits sees both
+            or neither.
+        ended: the steps that ended and were not yet taken to the store.
+        advanced: whether this attempt has got further than where it began.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        progress: Progress | None = None,
+        *,
+        run_id: str = "",
+        fence: int = 0,
+        is_async: bool = False,
+        accepted: bool = False,
+    ) -> None:
+        progress = progress or Progress()
+        self.run_id = run_id
+        self.fence = fence
+        self.is_async = is_async
+        self.accepted = accepted
+        self.lock = threading.RLock()
+        self.ended: list[Ended] = []
+        self._world = world
+        self._halt = Halt()
+        self._order = Order(progress.ended, self._halt, accepted=accepted)
+        self._values = Values(progress.ended)
+        self._advanced = False
+        self._repeated = False  # a step ran again whose value was not kept: no progress
+        self._isolating = False
+        self._loop: OpenLoop | None = None
+        self._began = 0.0
+        self._children = ("", 0)  # the place where runs were last enqueued, and how many
+        self.running: Step | None = None
+        #: The step under way, also when its body has failed: where the next attempt goes on.
+        self.current: Step | None = None
+        if progress.step and progress.step not in self._order.saved:
+            self.current = Step(
+                progress.step, self, start=progress.cursor, done=progress.done, total=progress.total, resumed=True
+            )
+
+    @property
+    def advanced(self) -> bool:
+        """Whether a step ended or a cursor moved in this attempt."""
+        return self._advanced or (self.current is not None and self.current.advanced)
+
+    @property
+    def started(self) -> bool:
+        """Whether there is any progress, of this attempt or of one before it."""
+        return bool(self._order.names) or self.current is not None
+
+    @property
+    def description(self) -> str:
+        """Where the run stands, in words: ``at 'load', cursor 5``, ``after 'load'`` or ``not started``."""
+        if self.current is not None:
+            return self.current.description
+        return f"after {self._order.names[-1]!r}" if self._order.names else "not started"
+
+    def child_id(self) -> str:
+        """Return the id of the next run that the body enqueues: the same on every attempt.
+
+        It is made of the run's id, the step and its item, and how many were enqueued there before.
+        """
+        place = self.running.key if self.running is not None else self.run_id
+        count = self._children[1] + 1 if self._children[0] == place else 1
+        self._children = (place, count)
+        return f"{self.run_id[:40]}-{hashlib.sha256(f'{place}:{count}'.encode()).hexdigest()[:12]}"
+
+    # -- stopping ------------------------------------------------------------------------------------------------
+
+    def reach(self, step: Step | None = None) -> None:
+        """Commit what was done, and leave the body here if the attempt is to stop.
+
+        Args:
+            step: the step that asks for it.
+
+        Raises:
+            InvalidStepError: that step has ended.
+            Interrupt: the attempt is to stop.
+        """
+        if step is not None:
+            if step is not self.running:
+                raise InvalidStepError(
+                    f"Step '{step.name}' has ended, so nothing more can be done in it. Its loop was left, or its "
+                    "step.current was kept: ask for step.current inside the step."
+                )
+            step.flag = False  # before the commit: who raises it meanwhile is heard
+        reason = self._world.checkpoint()
+        if reason is not None:
+            self.interrupt(reason)
+
+    def interrupt(self, reason: str) -> NoReturn:
+        """End this attempt; the run goes on from here later.
+
+        Raises:
+            Interrupt: always; a TimeoutError where its time is up.
+        """
+        self._halt.interrupt(reason, self.description)
+
+    def changed(self, message: str, *, stored: str, found: str) -> NoReturn:
+        """End this attempt, because the step's data no longer fit the stored progress.
+
+        Args:
+            message: for people.
+            stored: what is stored of the step.
+            found: what was found instead.
+
+        Raises:
+            StepsChanged: always.
+        """
+        self._halt.changed(message, stored=[stored], found=[found])
+
+    # -- the end of a step --------------------------------------------------------------------------------------
+
+    def fail(self, error: BaseException) -> None:
+        """Note that the running step was left by ``error``; it stays the current one, with its cursor."""
+        step = self.running
+        if step is None:
+            return
+        with self.lock:
+            interrupted = isinstance(error, Interrupt)
+            payload = self._outcome(step, interrupted=interrupted)
+            if not interrupted:
+                payload["exception"] = {"type": type(error).__name__, "message": str(error)}
+            self._advanced = self._advanced or (step is self.current and step.advanced)
+            self._stand_still(step)
+            self._world.happened("job.step", payload)
+
+    def _stand_still(self, step: Step) -> None:
+        self.running = self._loop = None
+        step.flag = True  # whoever goes on with it all the same is found out
+
+    def _is_count(self, step: Step) -> bool:
+        stored = step.stored.value
+        fits = stored is None or bool(stored == step.done)
+        if not fits and not self.accepted:
+            self.changed(
+                f"Step '{step.name}' is a loop now, and what is stored of it is no count of items.",
+                stored=f"{step.name}: cursor {codec.preview(stored, 80)}",
+                found=f"{step.name}: a loop",
+            )
+        return fits
+
+    def _outcome(self, step: Step, *, interrupted: bool) -> dict[str, Any]:
+        cursor, done = step.standing()
+        return {
+            "step": step.name,
+            "cursor": cursor.value,
+            "done": done,
+            "total": step.total,
+            "duration": round((time.monotonic() - self._began) * 1000, 2),
+            "interrupted": interrupted,
+        }
