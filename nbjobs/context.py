@@ -16,6 +16,22 @@ class Carrier(Protocol):
     """What carries an attempt: it takes the body's own events along with the next commit."""
 
     @property
+    def job(self) -> str:
+        """The job's full name."""
+
+    @property
+    def run(self) -> str:
+        """The run's id."""
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt it is: 1 for the first."""
+
+    @property
+    def began(self) -> int:
+        """When it began: nanoseconds since 1970, as Redis has them."""
+
+    @property
     def user(self) -> str:
         """Whose run it is."""
 

@@ -32,7 +32,7 @@ from .store import Commit, Reply
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .continuation import Continuation, Ended
+    from .continuation import Continuation
     from .events import Event
     from .progress import Ended
     from .store import Store
@@ -126,7 +126,10 @@ class Journal:
         interval: float = 0.03,
     ) -> None:
         self._claim = claim
-        self._job = job
+        self.job = job
+        self.run = claim.run
+        self.attempt = claim.attempt
+        self.began = claim.now * 1_000_000
         self.user = claim.user
         self.tags = dict(tags or {})
         self._context = {"user_id": claim.user, "job_id": claim.run}
@@ -169,7 +172,7 @@ class Journal:
             raise self._error
         asked = stopping.get()
         if asked is not None and self.reason is None:
-            return asked(self._job, self.continuation)
+            return asked(self.job, self.continuation)
         return self.reason
 
     def happened(self, name: str, payload: dict[str, Any]) -> None:
@@ -343,7 +346,7 @@ class Journal:
     # -- events --------------------------------------------------------------------------------------------------
 
     def _event(self, name: str, payload: dict[str, Any]) -> Event:
-        head = {"job": self._job, "job_id": self._claim.run, "attempt": self._claim.attempt}
+        head = {"job": self.job, "job_id": self._claim.run, "attempt": self._claim.attempt}
         return events.Event(
             name=name,
             payload={**head, **payload},

@@ -25,6 +25,7 @@ WALLS = {  # library: the modules that may import it
     "arq": {"worker"},
     "anywidget": {"widgets"},
     "ipywidgets": {"widgets"},
+    "opentelemetry": {"sinks"},
     "tornado": set(),
     "jupyter_server": set(),
 }
@@ -132,7 +133,7 @@ def test_import_layers_hold() -> None:
 
 def test_importing_the_package_is_light() -> None:
     """`import nbjobs` loads neither the queue's library nor a notebook's."""
-    heavy = ("arq", "anywidget", "ipywidgets", "tornado", "IPython", "jupyter_server")
+    heavy = ("arq", "opentelemetry", "anywidget", "ipywidgets", "tornado", "IPython", "jupyter_server")
     code = f"import sys, nbjobs; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
