@@ -29,6 +29,7 @@ def check(stage: Stage, run: Run, items: int, *, step: str = "count", lives: int
         lives: how many lives Redis had; with more than one it may have forgotten something.
     """
     stage.recorder.catch_up(stage.client)
+    check_whole(stage, run)
     check_nothing_lost(stage, run, items, step)
     check_events(stage, run)
     calls = stage.recorder.of(run.id)
@@ -37,6 +38,16 @@ def check(stage: Stage, run: Run, items: int, *, step: str = "count", lives: int
         check_monotone(seen)
         check_one_writer(seen, whole=lives == 1)
     check_shown(stage, run)
+
+
+def check_whole(stage: Stage, run: Run) -> None:
+    """A commit's cursor, events and view are written together, and a run by nothing but its scripts."""
+    assert not stage.recorder.strangers, stage.recorder.strangers[:5]
+    for call in stage.recorder.of(run.id):
+        if "c" in call.wrote and call.script in ("commit", "finish"):
+            assert {"step", "view_id"} <= call.wrote.keys(), f"commit {call.c} has written {sorted(call.wrote)}"
+            last = call.wrote.get("last_id") if call.script == "commit" else None
+            assert last in (None, call.wrote["view_id"]), f"the view of commit {call.c} does not cover its events"
 
 
 def check_nothing_lost(stage: Stage, run: Run, items: int, step: str) -> None:

@@ -73,7 +73,11 @@ def catastrophe(seconds: float) -> float:
 
 @job
 def poison(path: str) -> None:
-    """Ends its process each time, without progress."""
+    """Ends its process each time, in the middle of a step: that it began is no progress."""
+    step("die", _die, path)
+
+
+def _die(path: str) -> None:
     write(path, "start", 0)
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -102,7 +102,7 @@ class Proxy:
     async def _ask(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, doomed: list[str]) -> None:
         while data := await source.read(1 << 20):
             for script, times in self._lose.items():
-                if times and SCRIPTS[script].sha.encode() in data:
+                if times and b"EVALSHA\r\n$40\r\n" + SCRIPTS[script].sha.encode() in data:
                     self._lose[script] -= 1
                     doomed.append(script)
             target.write(data)

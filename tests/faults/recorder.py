@@ -23,7 +23,9 @@ from ..support import wait_until
 _LINE = re.compile(rb'\+[\d.]+ \[\d+ (\S+)\] (".*")$')
 _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 _NAMES = {script.sha: name for name, script in SCRIPTS.items()}
-_FIELDS = ("state", "c", "n", "fence", "owner", "attempt", "crashes", "lease_until")
+_FIELDS = ("state", "c", "n", "fence", "owner", "attempt", "crashes", "lease_until", "step", "view_id", "last_id")
+_WRITING = (b"HSET", b"XADD", b"HSETNX", b"HINCRBY", b"HDEL", b"DEL", b"XTRIM", b"SET")
+_PLAIN = (b"missing_since",)  # the one field that is not written by a script
 _KEYS_AND_LIMITS = 4  # arguments before a script's own: id and three limits
 _C = {"commit": 2, "finish": 7}  # place of the commit number among a script's own arguments
 
@@ -60,6 +62,7 @@ class Recorder:
 
     def __init__(self, path: Path, user: str) -> None:
         self.calls: list[Asked] = []
+        self.strangers: list[str] = []  # commands about runs that change them past the scripts
         self.life = 0
         self._path = path
         self._prefix = Keys(user).run("")
@@ -124,6 +127,13 @@ class Recorder:
                     last = self._asked(words, life)
                 elif words[0].upper() == b"ECHO":
                     self._echoed.add(words[1].decode())
+                elif self._is_strange(words):
+                    self.strangers.append(" ".join(_text(word) for word in words[:3]))
+
+    def _is_strange(self, words: list[bytes]) -> bool:
+        if words[0].upper() not in _WRITING or not _text(words[1]).startswith(self._prefix):
+            return False
+        return not _text(words[1]).endswith(":log") and not any(field in words for field in _PLAIN)
 
     def _asked(self, words: list[bytes], life: int) -> Asked | None:
         args = [_text(word) for word in words[3 + int(words[2]) :]]

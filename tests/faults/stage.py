@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ LEASE, RENEW, SWEEP, POLL = 2.5, 0.4, 0.5, 0.5
 AFTER_WORKER = LEASE + SWEEP + POLL  # after which a run goes on whose worker was killed
 AFTER_CHILD = 2.0  # after a child's death, and after SIGTERM
 SLOW = 4.0  # seconds that a busy machine may take in addition
-PATIENCE = 60.0
+PATIENCE = float(os.environ.get("FAULT_PATIENCE", "60"))  # for what must come some time
 
 
 class Stage:

@@ -46,6 +46,27 @@ def test_row_08_a_worker_that_wakes_up_writes_nothing(stage: Stage, every: int |
 
 
 @pytest.mark.fault(8)
+def test_row_08_a_zombie_is_refused_though_its_number_comes_next(stage: Stage) -> None:
+    """It wakes when its successor holds the run but has written nothing yet: only the owner tells them apart."""
+    zombie = stage.worker()
+    run = stage.enqueue(jobs.count, stage.path, 20, 0.06, 1)
+    stage.await_item(run, 5)
+    zombie.send(signal.SIGSTOP, everybody=True)
+    before = int(stage.fields(run)["c"])
+    successor = stage.worker(points=[stage.point("commit.before_send", do="stop")])
+    wait_until((stage.folder / "fired-commit.before_send").exists, PATIENCE, "the successor is about to write")
+    woken = zombie.send(signal.SIGCONT, everybody=True)
+    refused = _await_refusal(stage, run.id)
+    assert int(refused[0].c) == before + 1, "the zombie's commit was not the next one, so this has shown little"
+    _check_ended(stage, run.id, zombie, woken)
+    successor.send(signal.SIGCONT, everybody=True)
+    stage.await_end(run)
+    check(stage, run, 20)
+    repeats = stage.ledger.repeats(run.id, "count")
+    assert len(repeats) <= 1, "the zombie did more than the item that it had in hand"
+
+
+@pytest.mark.fault(8)
 def test_row_08_a_late_end_does_not_replace_the_run_s_own(stage: Stage) -> None:
     """A child that stands still before its `finish`, its worker too, until another has completed: FENCED."""
     zombie = stage.worker(points=[stage.point("finish.before_send", do="stop")])

@@ -1,0 +1,354 @@
+"""Breaks the package on purpose, one way at a time: each time a test must fail.
+
+Run as ``python -m tests.mutants [WORDS]`` (``make mutants``); words choose mutants by their names. Each mutant is one
+replacement of text in a copy of the package, and names the tests that should notice. A mutant that survives is a hole
+in the tests, one whose text is no longer there has to be written anew: both fail. The copy without a mutant must pass.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+SIDE_BY_SIDE = 2
+LIMIT = 120  # seconds for the tests of one mutant
+PATIENCE = "20"  # seconds that a test of a fault waits for what a mutant may never let happen
+
+KILLS, POINTS = "tests/faults/test_kills.py", "tests/faults/test_points.py"
+ZOMBIES, NETWORK = "tests/faults/test_zombies.py", "tests/faults/test_network.py"
+REDIS, STOPS = "tests/faults/test_redis.py", "tests/faults/test_stops.py"
+EARLY = "tests/faults/test_early_looks.py"
+SCRIPTS, STREAM, WORKER = "tests/test_store_scripts.py", "tests/test_stream.py", "tests/test_worker.py"
+
+COMES_NEXT = f"{ZOMBIES}::test_row_08_a_zombie_is_refused_though_its_number_comes_next"
+LATE_END = f"{ZOMBIES}::test_row_08_a_late_end_does_not_replace_the_run_s_own"
+LONG_CALL = f"{ZOMBIES}::test_row_10_an_item_that_holds_the_interpreter_keeps_its_lease"
+NOT_SENT = f"{POINTS}::test_row_05_an_item_whose_commit_was_not_sent_is_repeated"
+STORED = f"{POINTS}::test_row_06_an_item_whose_commit_is_stored_is_not_repeated"
+POISON = f"{KILLS}::test_row_13_a_job_that_kills_its_process_is_dead_after_four_starts"
+CHILD = f"{KILLS}::test_row_04_a_killed_child_costs_a_moment[1]"
+KILLED = f"{KILLS}::test_row_04_a_killed_worker_costs_its_lease[worker]"
+LOST = f"{NETWORK}::test_row_21_a_lost_answer_has_one_effect"
+FULL = f"{REDIS}::test_row_24_a_full_redis_holds_the_run_and_breaks_nothing"
+STOPPED = f"{STOPS}::test_row_01_a_stopped_worker_ends_its_item_and_hands_the_run_on"
+REFUSED = f"{SCRIPTS}::test_commit_is_refused_whole"
+
+
+class Mutant(NamedTuple):
+    """One way to break it: in a file of the package, this text becomes that one."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTANTS = [
+    Mutant(
+        "commits are not fenced",
+        "scripts/commit.lua",
+        "if not holds(ARGV[5]) then return answer('FENCED') end\n",
+        "",
+        (COMES_NEXT,),
+    ),
+    Mutant(
+        "ends are not fenced",
+        "scripts/finish.lua",
+        "if not holds(ARGV[5]) then return answer(run.last_owner == ARGV[5] and 'AGAIN' or 'FENCED') end\n",
+        "",
+        (LATE_END,),
+    ),
+    Mutant(
+        "the same commit is done again",
+        "scripts/commit.lua",
+        "if new.c == run.c then return answer('AGAIN') end\nif num(new.c) ~= num(run.c) + 1 then",
+        "if num(new.c) > num(run.c) + 1 then",
+        (f"{LOST}[commit]",),
+    ),
+    Mutant(
+        "commits may leave one out",
+        "scripts/commit.lua",
+        "if num(new.c) ~= num(run.c) + 1 then return answer('ORDER') end\n",
+        "",
+        (REFUSED,),
+    ),
+    Mutant(
+        "an end may leave a commit out",
+        "scripts/finish.lua",
+        "if new.c ~= '' and num(new.c) ~= num(run.c) + 1 then return answer('ORDER') end\n",
+        "",
+        (f"{SCRIPTS}::test_finish_is_refused_whole",),
+    ),
+    Mutant(
+        "the view is written apart from the cursor",
+        "journal.py",
+        "            self._heed(reply)\n            return True\n",
+        "            self._heed(reply)\n"
+        "            self._store._client.hset(self._store.keys.run(self._claim.run), 'view', commit.view)\n"
+        "            return True\n",
+        (STORED,),
+    ),
+    Mutant(
+        "the view is written without the cursor",
+        "scripts/_head.lua",
+        "  for _, field in ipairs({'c', 'step', 'cursor', 'done', 'total'}) do put(field, new[field]) end\n",
+        "  put('c', new.c)\n",
+        (STORED,),
+    ),
+    Mutant(
+        "a view that misses events is stored",
+        "scripts/_head.lua",
+        "local view_fits = new.n_seen == run.n ",
+        "local view_fits = true",
+        (f"{SCRIPTS}::test_commit_keeps_the_old_view_where_another_has_written",),
+    ),
+    Mutant("the crash count never rises", "scripts/lapse.lua", "add('crashes', 1)", "add('crashes', 0)", (POISON,)),
+    Mutant(
+        "the beginning of a step counts as progress",
+        "scripts/_head.lua",
+        "if new.moved then put('crashes', '0') end",
+        "put('crashes', '0')",
+        (POISON,),
+    ),
+    Mutant(
+        "progress does not take crashes back",
+        "scripts/_head.lua",
+        "if new.moved then put('crashes', '0') end",
+        "",
+        (KILLED,),
+    ),
+    Mutant(
+        "the lease is never renewed",
+        "scripts/renew.lua",
+        "lease(ARGV[6])\n",
+        "",
+        (LONG_CALL,),
+    ),
+    Mutant(
+        "a full Redis stops the renewals",
+        "signs.py",
+        "                await self.renew()  # first: a full Redis refuses the sign, but no renewal\n"
+        "                await self.sign()\n",
+        "                await self.sign()\n                await self.renew()\n",
+        (FULL,),
+    ),
+    Mutant(
+        "an ended lease is not seen",
+        "scripts/lapse.lua",
+        "elseif num(run.lease_until) > now then",
+        "elseif true then",
+        (KILLED,),
+    ),
+    Mutant(
+        "the reader starts at the stream's end",
+        "stream.py",
+        "self._keys.events(one.view.run): one.last_id for one",
+        'self._keys.events(one.view.run): "$" for one',
+        (f"{STREAM}::test_each_state_is_seen_in_order", CHILD),
+    ),
+    Mutant(
+        "an end that is sent again is refused",
+        "scripts/finish.lua",
+        "run.last_owner == ARGV[5] and 'AGAIN' or 'FENCED'",
+        "'FENCED'",
+        (f"{LOST}[finish]",),
+    ),
+    Mutant(
+        "who lapses its own run again is refused",
+        "scripts/lapse.lua",
+        "run.last_owner == ARGV[5] and 'AGAIN' or 'FENCED'",
+        "'FENCED'",
+        (f"{SCRIPTS}::test_lapse_sent_again_changes_nothing", f"{SCRIPTS}::test_finish_sent_again_changes_nothing"),
+    ),
+    Mutant(
+        "nobody hears that the run is to be cancelled",
+        "scripts/_head.lua",
+        "run.at, run.control, run.fence",
+        "run.at, '', run.fence",
+        (f"{WORKER}::test_a_running_body_is_cancelled",),
+    ),
+    Mutant(
+        "an end does not heed a cancel",
+        "scripts/finish.lua",
+        "elseif run.control == 'cancel' or run.control == 'now' then",
+        "elseif false then",
+        (f"{SCRIPTS}::test_finish_ends_the_attempt",),
+    ),
+    Mutant(
+        "a held run can be claimed",
+        "scripts/claim.lua",
+        "if run.owner ~= '' then return answer('HELD') end\n",
+        "",
+        (f"{SCRIPTS}::test_claim_refuses",),
+    ),
+    Mutant(
+        "an attempt can be claimed twice",
+        "scripts/claim.lua",
+        "if num(ARGV[6]) ~= num(run.attempt) + 1 then return answer('ATTEMPT') end\n",
+        "",
+        (f"{SCRIPTS}::test_claim_refuses",),
+    ),
+    Mutant(
+        "the fence does not rise",
+        "scripts/claim.lua",
+        "put('fence', int(math.max(num(run.fence) + 1, now)))",
+        "put('fence', '1')",
+        (NOT_SENT,),
+    ),
+    Mutant("events are numbered with holes", "scripts/_head.lua", "add('n', 1)", "add('n', 2)", (STORED,)),
+    Mutant(
+        "a commit that Redis does not answer is given up",
+        "journal.py",
+        "except RETRYABLE as error:",
+        "except ZeroDivisionError as error:",
+        (FULL,),
+    ),
+    Mutant(
+        "a worker does not give back what its child died over",
+        "attempts.py",
+        '                "child_died",\n                _fate(end),\n                signal=',
+        '                "worker_died",\n                _fate(end),\n                signal=',
+        (CHILD,),
+    ),
+    Mutant(
+        "a drain kills at once",
+        "attempts.py",
+        'self._pool.stop(owner, "stopping")',
+        "self._pool.kill(owner)",
+        (STOPPED,),
+    ),
+    Mutant(
+        "an entry that was looked at too early is gone",
+        "attempts.py",
+        "        return _candidate(id, fields)\n\n    async def _warn",
+        "        return None\n\n    async def _warn",
+        (EARLY,),
+    ),
+    Mutant(
+        "a resumed loop leaves an item out",
+        "loops.py",
+        "islice(items, done, None)",
+        "islice(items, done + 1, None)",
+        (NOT_SENT,),
+    ),
+    Mutant(
+        "an item counts as done before its work",
+        "steps.py",
+        "            done = self.done  # read once",
+        "            done = self.done + 1  # read once",
+        (STORED,),
+    ),
+]
+
+
+class Verdict(NamedTuple):
+    """What became of a mutant: ``killed``, or what is wrong with it or with the tests."""
+
+    word: str
+    detail: str
+    seconds: float
+
+
+def copy(folder: Path) -> None:
+    """Copy the package and its tests."""
+    for name in ("nbjobs", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+
+
+def apply(mutant: Mutant, folder: Path) -> bool:
+    """Replace the text; False where it is not there exactly once."""
+    path = folder / "nbjobs" / mutant.file
+    text = path.read_text()
+    if text.count(mutant.old) != 1:
+        return False
+    path.write_text(text.replace(mutant.old, mutant.new))
+    return True
+
+
+def run(folder: Path, tests: tuple[str, ...], *, limit: float, **variables: str) -> tuple[int | None, str]:
+    """Run tests in a copy, up to the first that fails; return pytest's code (None: not in time) and its output."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout=90", *tests]
+    with (folder / "output").open("w+") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            code: int | None = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait(10)
+            code = None
+        output.seek(0)
+        return code, output.read()
+
+
+def judge(mutant: Mutant) -> Verdict:
+    """Make the mutant and see whether its tests notice."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="nbjobs-mutant-") as name:
+        folder = Path(name)
+        copy(folder)
+        if not apply(mutant, folder):
+            return Verdict("OUT OF DATE", f"its text is not in {mutant.file} once: write it anew", 0)
+        code, output = run(folder, mutant.tests, limit=LIMIT, FAULT_PATIENCE=PATIENCE)
+    took = time.monotonic() - began
+    failed = [line.partition(" - ")[0].rpartition("::")[2] for line in output.splitlines() if _tells_failure(line)]
+    if code == 1 and failed:
+        return Verdict("killed", f"by {failed[0]}", took)
+    if code is None:
+        return Verdict("killed", f"by time: its tests were not done within {LIMIT} s", took)
+    if code == 0:
+        return Verdict("SURVIVED", f"{', '.join(mutant.tests)} passed all the same", took)
+    return Verdict("NOT TESTED", f"pytest ended with {code}: {output[-2000:]}", took)
+
+
+def _tells_failure(line: str) -> bool:
+    return line.startswith(("FAILED ", "ERROR "))
+
+
+def check_baseline(tests: tuple[str, ...]) -> Verdict:
+    """Run tests in a copy that nothing was done to."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="nbjobs-baseline-") as name:
+        folder = Path(name)
+        copy(folder)
+        code, output = run(folder, tests, limit=4 * LIMIT)
+    word = "passes" if code == 0 else "FAILS"
+    return Verdict(word, output[-3000:] if code else f"{len(tests)} tests", time.monotonic() - began)
+
+
+def main(words: list[str]) -> int:
+    """Judge the mutants whose names hold one of the words; return 0 where all are killed."""
+    began = time.monotonic()
+    mutants = [one for one in MUTANTS if not words or any(word in one.name for word in words)]
+    tests = sorted({test for mutant in mutants for test in mutant.tests})
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        halves = [pool.submit(check_baseline, tuple(half)) for half in (tests[::2], tests[1::2]) if half]
+        judged = [(mutant, pool.submit(judge, mutant)) for mutant in mutants]
+        wrong = 0
+        for name, future in [("no mutant", half) for half in halves] + [(one.name, done) for one, done in judged]:
+            verdict = future.result()
+            wrong += verdict.word not in ("killed", "passes")
+            print(f"{verdict.word:11} {name} ({verdict.seconds:.0f} s): {verdict.detail}", flush=True)
+    took = time.monotonic() - began
+    print(f"mutants: {len(mutants)} made, {wrong} results are wrong, {took:.0f} s")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
