@@ -36,10 +36,11 @@ class Baseline:
         self._directory = _directory()
         self._environment = dict(os.environ)
         self._threads = set(threading.enumerate())
+        self._programs = set(_programs())
 
     def left_behind(self) -> list[str]:
         """What differs now; empty where the process may be used again."""
-        found = self._threads_left() + _programs_left()
+        found = self._threads_left() + [one for one in _programs() if one not in self._programs]
         if _directory() != self._directory:
             found.append("changed directory")
         if dict(os.environ) != self._environment:
@@ -69,7 +70,7 @@ def _directory() -> str:
         return "deleted"
 
 
-def _programs_left() -> list[str]:
+def _programs() -> list[str]:
     """Living direct children; where the kernel does not list them, those of `multiprocessing`."""
     if not _has_children():  # nearly always, and one call of the kernel where the lists below take a dozen
         return []

@@ -47,12 +47,13 @@ def test_threads_of_progress_bars_are_none_of_the_body_s() -> None:
 def test_programs_that_live_on_are_named() -> None:
     """A program is left behind while it runs, not when it has ended and nobody asked for its code."""
     baseline = Baseline(LIMIT)
-    program = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert baseline.left_behind() == [f"process {program.pid}"]
-    program.kill()
-    os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
-    assert baseline.left_behind() == []
-    program.communicate()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as program:
+        try:
+            assert baseline.left_behind() == [f"process {program.pid}"]
+        finally:
+            program.kill()
+        os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
+        assert baseline.left_behind() == []
 
 
 def test_directory_environment_and_memory_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
