@@ -27,7 +27,7 @@ debugging = _debugging.get
 
 
 def tagged(*tags: object, **values: Any) -> contextlib.AbstractContextManager[None]:
-    """Tag all events in a ``with`` block; inner tags win.
+    """Tag all events in a ``with`` block, or in a function that this decorates; inner tags win.
 
     Args:
         *tags: a str is a tag that is True, a mapping gives its pairs, another object stands under the name of
@@ -46,7 +46,14 @@ def tagged(*tags: object, **values: Any) -> contextlib.AbstractContextManager[No
         else:
             resolved[type(tag).__name__] = tag
     resolved.update(values)
-    return _with(_tags, MappingProxyType(check_tags({**_tags.get(), **resolved})))
+    check_tags({**_tags.get(), **resolved})
+    return _tagging(resolved)
+
+
+@contextlib.contextmanager
+def _tagging(more: Mapping[str, Any]) -> Iterator[None]:
+    with _with(_tags, MappingProxyType(check_tags({**_tags.get(), **more}))):  # merged where the block begins
+        yield
 
 
 def check_tags(tags: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,17 +45,26 @@ class Carrier(Protocol):
 
 _carrier: ContextVar[Carrier | None] = ContextVar("nbjobs_carrier", default=None)
 
+_live: list[Carrier] = []  # of all threads and tasks
+
 
 def carrier() -> Carrier | None:
     """Return what carries the attempt whose body this is, or None outside a run."""
     return _carrier.get()
 
 
+def any_live() -> bool:
+    """Return whether the body of any attempt runs in this process now."""
+    return bool(_live)
+
+
 @contextlib.contextmanager
 def carried_by(it: Carrier) -> Iterator[None]:
     """Make ``it`` the carrier inside the ``with`` block."""
     token = _carrier.set(it)
+    _live.append(it)
     try:
         yield
     finally:
+        _live.remove(it)
         _carrier.reset(token)

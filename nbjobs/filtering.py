@@ -13,6 +13,7 @@ Parameter = str | re.Pattern[str] | Callable[[str, Any], Any]
 
 DEFAULTS: tuple[str, ...] = (
     "passw",
+    "email",
     "secret",
     "token",
     "_key",
@@ -22,7 +23,10 @@ DEFAULTS: tuple[str, ...] = (
     "otp",
     "ssn",
     "cvv",
+    "cvc",
 )
+
+"""Rails' own list."""
 
 _MAPPINGS = (dict, MappingProxyType)
 _SCALARS = frozenset((str, int, float, bool, type(None), bytes))

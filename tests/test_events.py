@@ -171,6 +171,21 @@ def test_a_member_of_an_enumeration_of_names_is_a_name(reporter: EventReporter, 
     assert [event.payload for event in recorder.events] == [{"total": 3}, {"total": 4}]
 
 
+@pytest.mark.parametrize(("given", "name"), [(None, "NoneType"), (7, "int"), (Event, "type"), ([1], "list")])
+def test_any_object_is_named_by_its_class(reporter: EventReporter, recorder: Recorder, given: Any, name: str) -> None:
+    """Also None and a class itself; `notify` returns None."""
+    notified: object = reporter.notify(given)  # type: ignore[func-returns-value]
+    assert notified is None
+    assert (recorder.last.name, recorder.last.payload) == (name, given)
+
+
+def test_only_the_top_level_of_a_payload_is_copied(reporter: EventReporter, recorder: Recorder) -> None:
+    """What is nested is the caller's own object, with its keys as they are."""
+    rows = {1: "a"}
+    reporter.notify("a.b", {2: rows})
+    assert recorder.last.payload["2"] is rows
+
+
 @pytest.mark.parametrize("name", ["", "x" * 201])
 def test_a_name_that_cannot_be_is_refused_where_it_is_used(name: str) -> None:
     """The caller learns of it, also when nobody listens."""
@@ -204,6 +219,13 @@ def test_a_payload_is_given_in_one_way(
     assert "pass one of them" in caplog.text
 
 
+def test_arguments_are_not_looked_at_where_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither raised nor logged: an event that nobody wants costs nothing."""
+    EventReporter(raise_on_error=True).notify("a.b", {"x": 1}, y=2)
+    EventReporter().notify("a.b", {"x": 1}, y=2)
+    assert caplog.records == []
+
+
 # --- Subscribers -------------------------------------------------------------------------------------------
 
 
@@ -230,6 +252,37 @@ def test_subscribe_decorates_a_function(reporter: EventReporter) -> None:
 
     assert mine.__name__ == "mine"
     assert reporter.listens("a.b")
+
+
+def test_a_class_can_be_a_subscriber() -> None:
+    """One with an `emit` of its own; it is unsubscribed as itself."""
+    names: list[str] = []
+
+    class Sink:
+        @classmethod
+        def emit(cls, event: Event) -> None:
+            names.append(event.name)
+
+    reporter = EventReporter(Sink)
+    reporter.notify("a")
+    reporter.unsubscribe(Sink)
+    reporter.notify("b")
+    assert names == ["a"]
+
+
+def test_all_subscribers_get_the_same_event_in_the_callers_thread(recorder: Recorder) -> None:
+    """One object with one time; what the first changes in the payload, the second sees."""
+    threads = []
+
+    def change(event: Event) -> None:
+        threads.append(threading.get_ident())
+        event.payload["x"] += 1
+
+    other = Recorder()
+    EventReporter(change, recorder, other).notify("a.b", x=1)
+    assert recorder.last is other.last
+    assert recorder.last.payload == {"x": 2}
+    assert threads == [threading.get_ident()]
 
 
 @pytest.mark.parametrize(
@@ -422,6 +475,28 @@ def test_keywords_beat_positional_tags() -> None:
     assert recorder.last.tags == {"x": 2, "y": 1}
 
 
+def test_tagged_without_tags_changes_nothing(reporter: EventReporter, recorder: Recorder) -> None:
+    """It is a plain block; None is a tag like any other object."""
+    with tagged("x"), tagged():
+        reporter.notify("a.b")
+    with tagged(None):
+        reporter.notify("a.b")
+    assert [dict(event.tags) for event in recorder.events] == [{"x": True}, {"NoneType": None}]
+
+
+def test_tags_are_laid_over_those_of_where_the_block_begins(reporter: EventReporter, recorder: Recorder) -> None:
+    """Also where `tagged` was called elsewhere, as it is for a function that it decorates."""
+
+    @tagged("inner", x=2)
+    def work() -> None:
+        reporter.notify("a.b")
+
+    with tagged("outer", x=1):
+        work()
+        work()
+    assert [dict(event.tags) for event in recorder.events] == [{"outer": True, "x": 2, "inner": True}] * 2
+
+
 @pytest.mark.parametrize("tags", [{str(k): 1 for k in range(17)}, {"x" * 65: 1}, {"x": "ä" * 33}])
 def test_too_many_or_too_long_tags_are_refused(tags: dict[str, Any]) -> None:
     """16 tags of 64 bytes each, refused where they are given."""
@@ -524,6 +599,31 @@ def test_debug_reports_only_where_it_is_on(reporter: EventReporter, recorder: Re
     assert (recorder.last.source_location or {})["label"] == "test_debug_reports_only_where_it_is_on"
 
 
+def test_with_debug_nests_and_counts_for_all_reporters(reporter: EventReporter, recorder: Recorder) -> None:
+    """Also in tasks that begin in it; it is as before afterwards, also after an error."""
+
+    async def task() -> None:
+        reporter.debug("in a task")
+
+    with pytest.raises(KeyError), EventReporter().with_debug():
+        with with_debug():
+            reporter.debug("inner")
+        asyncio.run(task())
+        raise KeyError
+    reporter.debug("after")
+    assert recorder.names == ["inner", "in a task"]
+
+
+def test_an_object_and_a_debug_function_are_two_payloads(recorder: Recorder) -> None:
+    """As with `notify`; a function that answers nothing is none."""
+    reporter = EventReporter(recorder, raise_on_error=True)
+    with with_debug():
+        with pytest.raises(TypeError, match="pass one of them"):
+            reporter.debug(7, lambda: {"x": 1})
+        reporter.debug("a.b", dict)
+    assert recorder.last.payload == {}
+
+
 # --- Secrets -----------------------------------------------------------------------------------------------
 
 
@@ -536,6 +636,29 @@ def test_parameters_that_look_like_secrets_are_hidden(reporter: EventReporter, r
         "access_token": "[FILTERED]",
     }
     assert card["CVV"] == 123
+
+
+def test_the_list_begins_as_that_of_rails() -> None:
+    """Twelve words; each reporter has a list of its own."""
+    reporter = EventReporter()
+    words = ["passw", "email", "secret", "token", "_key", "crypt", "salt", "certificate", "otp", "ssn", "cvv", "cvc"]
+    assert sorted(reporter.filter_parameters) == sorted(words)
+    reporter.filter_parameters.clear()
+    assert EventReporter().filter_parameters
+
+
+def test_tags_context_and_ready_events_are_filtered_on_their_way_to_redis_only(
+    reporter: EventReporter, recorder: Recorder
+) -> None:
+    """In the process they are as they were given, so that a name is never taken for a secret by its key."""
+    set_context(api_key="x")
+    with tagged(token="y"):
+        reporter.notify("a.b")
+    reporter.emit(dataclasses.replace(recorder.last, payload={"jobs": {"EmailJob": 2}}))
+    assert recorder.last.payload == {"jobs": {"EmailJob": 2}}
+    assert (recorder.last.tags, recorder.last.context) == ({"token": "y"}, {"api_key": "x"})
+    stored = decode("a.b", encode(recorder.last))
+    assert (stored.tags, stored.context) == ({"token": "[FILTERED]"}, {"api_key": "[FILTERED]"})
 
 
 def test_the_list_of_parameters_is_live(reporter: EventReporter, recorder: Recorder) -> None:

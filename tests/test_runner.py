@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import threading
 from collections.abc import Iterator
@@ -144,6 +145,48 @@ def test_every_event_has_the_run_and_its_user_in_its_context() -> None:
         assert event.context["user_id"] == "ada", event.name
     assert told(run, "import.prepared").tags == {"source": "crm"}
     assert told(run, "import.prepared").payload == {"total": 1}
+
+
+def test_a_run_takes_no_context_and_leaves_none() -> None:
+    """What the enqueuer has set is in its own events; what the body sets ends with it."""
+
+    @job
+    def sets() -> None:
+        events.set_context(row=1)
+        notify("own")
+
+    events.set_context(request=7)
+    try:
+        run = sets.enqueue()
+        assert events.get_context() == {"request": 7}
+    finally:
+        events.clear_context()
+    assert told(run, "job.enqueued").context == {"request": 7, "user_id": "ada", "job_id": run.id}
+    assert told(run, "own").context == {"row": 1, "user_id": "ada", "job_id": run.id}
+
+
+def test_only_own_events_point_at_a_line() -> None:
+    """That of the user's; the framework's have none, instead of one in nbjobs."""
+    run = tells.enqueue([])
+    assert (told(run, "import.prepared").source_location or {})["filepath"] == __file__
+    assert {event.source_location for event in run.events() if event.name.startswith("job.")} == {None}
+
+
+def test_what_a_bodys_own_thread_notifies_is_missed_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    """A thread begins without the context, so its events are in no run: said once, with the way out."""
+
+    @job
+    def threads() -> None:
+        notify("own")
+        for target in (notify, notify, contextvars.copy_context().run):
+            thread = threading.Thread(target=target, args=("lost",) if target is notify else (notify, "copied"))
+            thread.start()
+            thread.join()
+
+    run = threads.enqueue()
+    assert [name for name in names(run) if not name.startswith("job.")] == ["own", "copied"]
+    (record,) = [record for record in caplog.records if record.name == "nbjobs.events"]
+    assert "copy_context().run" in record.getMessage()
 
 
 def test_an_interrupted_job_goes_on_where_it_was() -> None:

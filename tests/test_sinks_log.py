@@ -41,6 +41,15 @@ def test_the_level_fits_the_event(caplog: pytest.LogCaptureFixture, name: str, l
     assert (record.name, record.levelname) == ("nbjobs.jobs", level)
 
 
+def test_levels_can_be_given(caplog: pytest.LogCaptureFixture) -> None:
+    """By name or pattern, the first that fits; what none fits keeps its own."""
+    sink = LogSink(levels={"import.row": logging.DEBUG, "import.*": logging.WARNING, "job.progress": 0})
+    with caplog.at_level(logging.DEBUG, "nbjobs.jobs"):
+        for name in ("import.row", "import.prepared", "job.failed", "job.progress"):
+            sink.emit(event_of(name))
+    assert [record.levelname for record in caplog.records] == ["DEBUG", "WARNING", "ERROR"]
+
+
 def test_a_record_points_at_the_line_that_notified(caplog: pytest.LogCaptureFixture) -> None:
     """File, line and function of the record are the event's, and the event is its attribute."""
     with caplog.at_level(logging.INFO, "nbjobs.jobs"):

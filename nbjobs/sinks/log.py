@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from ..events import reporter
@@ -41,18 +42,21 @@ class LogSink:
 
     Args:
         logger: where to; ``nbjobs.jobs`` unless given.
+        levels: other levels by name of the event, with ``*`` for any characters; the first that fits counts.
 
+    >>> import logging
     >>> from nbjobs import subscribe, unsubscribe
-    >>> sink = subscribe(LogSink(), names="job.*")
+    >>> sink = subscribe(LogSink(levels={"job.step*": logging.DEBUG}), names="job.*")
     >>> unsubscribe(sink)
     """
 
-    def __init__(self, logger: logging.Logger | None = None) -> None:
+    def __init__(self, logger: logging.Logger | None = None, levels: Mapping[str, int] | None = None) -> None:
         self.logger = logger if logger is not None else logging.getLogger(LOGGER)
+        self.levels = dict(levels or {})
 
     def emit(self, event: Event) -> None:
         """Write one line."""
-        level = _LEVELS.get(event.name, logging.INFO)
+        level = self._level(event.name)
         if not self.logger.isEnabledFor(level):
             return
         source = event.source_location or {}
@@ -68,6 +72,10 @@ class LogSink:
             extra={"event": event},
         )
         self.logger.handle(record)
+
+    def _level(self, name: str) -> int:
+        given = next((level for pattern, level in self.levels.items() if fnmatchcase(name, pattern)), None)
+        return _LEVELS.get(name, logging.INFO) if given is None else given
 
 
 def line(event: Event) -> str:
