@@ -169,7 +169,7 @@ while True:
 
 def measure(*, quick: bool = False) -> list[Figure]:
     """Return the figures."""
-    rounds, many, some = (2, 2_000_000, 1_000_000) if quick else (7, 10_000_000, 3_000_000)
+    rounds, many, some = (2, 2_000_000, 1_000_000) if quick else (15, 5_000_000, 3_000_000)
     with RedisServer() as server:
         configure(redis_url=server.url, user=USER, adapter="inline")
         tqdm_item, item = best(rounds, many, bare, tqdm_each, lambda n: ours(each, n))
