@@ -172,7 +172,7 @@ def _check(reply: Reply, run: Run, fields: Mapping[str, str]) -> None:
 def perform_inline(job: Any, run: Run, store: Store, settings: NbJobs) -> None:
     """Run attempts here, one after the other, until the run has ended, is paused, or has to wait."""
     while True:
-        before, state, kind = store.read(run.id, "attempt", "state", "kind")
+        before, state, kind, failures = store.read(run.id, "attempt", "state", "kind", "failures")
         if state not in ("queued", "retrying"):
             return
         owner, attempt = f"inline:{new_run_id()}", int(before or 0) + 1
@@ -191,6 +191,7 @@ def perform_inline(job: Any, run: Run, store: Store, settings: NbJobs) -> None:
             n=reply.n,
             now=reply.now,
             crashes=reply.crashes,
+            failures=int(failures or 0),
             resumptions=reply.resumptions,
             kind=kind or "sync",
             view_id=reply.view_id,
