@@ -26,7 +26,7 @@ KILLS, POINTS = "tests/faults/test_kills.py", "tests/faults/test_points.py"
 ZOMBIES, NETWORK = "tests/faults/test_zombies.py", "tests/faults/test_network.py"
 REDIS, STOPS = "tests/faults/test_redis.py", "tests/faults/test_stops.py"
 EARLY = "tests/faults/test_early_looks.py"
-SCRIPTS, STREAM, WORKER = "tests/test_store_scripts.py", "tests/test_stream.py", "tests/test_worker.py"
+SCRIPTS, WORKER = "tests/test_store_scripts.py", "tests/test_worker.py"
 
 COMES_NEXT = f"{ZOMBIES}::test_row_08_a_zombie_is_refused_though_its_number_comes_next"
 LATE_END = f"{ZOMBIES}::test_row_08_a_late_end_does_not_replace_the_run_s_own"
@@ -153,7 +153,7 @@ MUTANTS = [
         "stream.py",
         "self._keys.events(one.view.run): one.last_id for one",
         'self._keys.events(one.view.run): "$" for one',
-        (f"{STREAM}::test_each_state_is_seen_in_order", CHILD),
+        (f"{EARLY}::test_row_29_what_comes_before_the_first_read_is_shown",),
     ),
     Mutant(
         "an end that is sent again is refused",
@@ -231,7 +231,7 @@ MUTANTS = [
         "attempts.py",
         "        return _candidate(id, fields)\n\n    async def _warn",
         "        return None\n\n    async def _warn",
-        (EARLY,),
+        (f"{EARLY}::test_row_21_a_look_that_comes_too_early_loses_no_run",),
     ),
     Mutant(
         "a resumed loop leaves an item out",

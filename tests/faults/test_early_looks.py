@@ -1,4 +1,4 @@
-"""A worker that looks at an entry before its run is there must not take the entry away."""
+"""Who looks a moment too early: a worker at an entry before its run is there, a reader before the next event is."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from nbjobs import connection
 from nbjobs.attempts import Attempts
 from nbjobs.keys import arq_queue
 from nbjobs.leases import Leases
+from nbjobs.run import Run
+from nbjobs.settings import NbJobs
 
+from ..support import wait_until
 from . import jobs
-from .stage import QUEUE, Stage
+from .stage import QUEUE, USER, Stage
+from .transcript import Transcript
 
 
 class Hasty(Attempts):
@@ -52,3 +56,28 @@ def test_row_21_the_first_run_on_a_bare_redis_begins_at_once(stage: Stage) -> No
     for _ in range(5):
         stage.client.script_flush()
         stage.await_end(stage.enqueue(jobs.count, stage.path, 1), timeout=20)
+
+
+class HastyReader(Transcript):
+    """Loads the run, and cancels it before the first read."""
+
+    hasty = True
+
+    def _read(self) -> None:
+        if self.hasty:
+            self.hasty = False
+            self.run.cancel()
+        super()._read()
+
+    def __init__(self, run: Run, settings: NbJobs) -> None:
+        self.run = run
+        super().__init__(run.id, USER, settings)
+
+
+@pytest.mark.fault(29)
+def test_row_29_what_comes_before_the_first_read_is_shown(stage: Stage) -> None:
+    """I7: an event between a reader's look at the run and its first read is shown as soon as any other."""
+    run = jobs.count.enqueue(stage.path, 1)
+    reader = stage.transcripts[run.id] = HastyReader(run, stage.settings)
+    wait_until(lambda: reader.seen and reader.last.state == "cancelled", 4, "the reader shows the end")
+    assert [(one.view.n, one.view.state) for one in reader.seen] == [(1, "queued"), (2, "cancelled")]
