@@ -505,6 +505,33 @@ def test_an_isolated_step_that_is_first_or_resumed_runs_at_once() -> None:
     assert ran == ["b", "b"]
 
 
+def test_an_isolated_last_step_ends_the_run() -> None:
+    """No attempt comes behind it."""
+
+    def body() -> None:
+        step("a", nothing)
+        step(name="b", isolated=True)(nothing)()
+
+    first = attempt(body)
+    assert isinstance(first.error, Interrupt)
+    second = attempt(body, first)
+    assert second.error is None and second.steps == ["a", "b"]
+
+
+def test_isolation_lasts_to_the_end_of_the_attempt() -> None:
+    """Also where a plain step follows, and behind a step that was skipped it is not armed."""
+    ran: list[str] = []
+
+    def body() -> None:
+        step(name="a", isolated=True)(lambda: ran.append("a"))()
+        step("b", lambda: ran.append("b"))
+        step("c", lambda: ran.append("c"))
+
+    first = attempt(body)
+    assert isinstance(first.error, Interrupt) and ran == ["a"]
+    assert attempt(body, first).error is None and ran == ["a", "b", "c"]
+
+
 def test_a_step_that_runs_again_does_not_isolate_for_ever() -> None:
     """Behind one whose value is never kept, an isolated step still gets its turn."""
     ran: list[str] = []
@@ -544,6 +571,20 @@ def test_progress_is_of_this_attempt() -> None:
 def test_a_step_that_ended_and_is_stored_as_under_way_has_ended() -> None:
     """The list of ended steps is the truth."""
     assert attempt(lambda: step("a", failing), done("a", step="a", cursor=5)).error is None
+
+
+def test_a_step_is_resumed_for_the_whole_attempt() -> None:
+    """Also after it has moved, and where it was stored without a cursor."""
+    found: list[bool] = []
+
+    def load() -> None:
+        found.append(step.current.resumed)
+        step.current.advance(1)
+        found.append(step.current.resumed)
+
+    attempt(lambda: step("load", load), done(step="load", cursor=None))
+    attempt(lambda: step("load", load))
+    assert found == [True, True, False, False]
 
 
 def test_a_continuation_is_current_in_its_own_context() -> None:

@@ -70,6 +70,39 @@ def test_resuming_has_the_limit_that_the_job_declares() -> None:
         assert ending.payload["exception"]["message"] == "Job was resumed a maximum of 1 times"
 
 
+def test_the_limit_of_resumptions_is_not_retried_away() -> None:
+    """A job that retries all its errors is not resumed more often than it allows."""
+    policy = Policy(max_resumptions=0, retry_on=declared([Exception]))
+    assert after_error(Interrupt("stopping"), Facts(policy)).outcome == "failed"
+
+
+def test_a_limit_of_n_allows_n_resumptions() -> None:
+    """None is without limit, 0 ends at the first interrupt."""
+
+    def resumed(limit: int | None) -> list[bool]:
+        facts = [Facts(Policy(max_resumptions=limit), resumptions=k) for k in range(4)]
+        return [after_error(Interrupt("stopping"), one).outcome == "released" for one in facts]
+
+    assert resumed(None) == [True, True, True, True]
+    assert resumed(2) == [True, True, False, False]
+    assert resumed(0) == [False, False, False, False]
+
+
+def test_errors_after_progress_can_be_left_to_fail() -> None:
+    """With ``resume_errors_after_advancing=False`` what is declared decides, or the run fails."""
+    policy = Policy(resume_errors_after_advancing=False, retry_on=declared([OSError]))
+    facts = ADVANCED._replace(policy=policy)
+    assert after_error(KeyError("x"), facts).outcome == "failed"
+    assert after_error(OSError("gone"), facts).outcome == "retrying"
+
+
+def test_a_resumed_error_waits_as_declared() -> None:
+    """A stop does not wait: the run goes on at once."""
+    facts = ADVANCED._replace(policy=Policy(resume_wait=60))
+    assert after_error(OSError("gone"), facts).wait == 60
+    assert after_error(Interrupt("stopping"), facts).wait == 0
+
+
 def test_what_is_discarded_fails_at_once() -> None:
     """Even after progress: what the user declared comes first."""
     ending = after_error(KeyError("x"), ADVANCED._replace(policy=Policy(discard_on=discarded([KeyError]))))
@@ -95,6 +128,18 @@ def test_counts_survive_a_deploy_in_between() -> None:
     """A release keeps what the next attempt has to know."""
     ending = after_error(Interrupt("stopping"), FRESH._replace(counts={"OSError": 1}))
     assert counts_of(ending.error) == {"OSError": 1}
+
+
+def test_retries_may_be_without_end() -> None:
+    """``attempts=None``: each failure is tried again."""
+    facts = Facts(Policy(retry_on=(Retry(OSError, attempts=None),)), counts={"OSError": 10**6})
+    assert after_error(OSError("gone"), facts).outcome == "retrying"
+
+
+def test_the_fixed_wait_is_three_seconds_and_five_attempts() -> None:
+    """A bare class is Rails' own default, but for the jitter of its generated apps."""
+    (retry,) = declared([OSError])
+    assert (retry.wait, retry.attempts, retry.jitter) == (3.0, 5, 0.15)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,12 @@ def test_a_job_declares_its_queue(nbjobs_settings: NbJobs) -> None:
     run.cancel()
 
 
+def test_the_defaults_are_those_of_rails() -> None:
+    """No limit of resumptions, 5 s after an error, and errors after progress are resumed."""
+    policy = add.policy
+    assert (policy.max_resumptions, policy.resume_wait, policy.resume_errors_after_advancing) == (None, 5.0, True)
+
+
 def test_the_user_is_the_owner_and_no_argument(nbjobs_settings: NbJobs) -> None:
     """An argument called user changes nothing about whose run it is."""
 
