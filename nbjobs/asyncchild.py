@@ -78,6 +78,7 @@ class AsyncChild:
         self._upkeep = upkeep
         self._inbox: asyncio.Queue[Claim | None] = asyncio.Queue()
         self._running: set[asyncio.Task[object]] = set()
+        self._begun: dict[str, asyncio.Task[object]] = {}
         self._own: set[asyncio.Task[object]] = set()
         self._began_ns = 0
         self._alone = True
@@ -90,7 +91,10 @@ class AsyncChild:
         def put(claim: Claim | None) -> None:
             loop.call_soon_threadsafe(self._inbox.put_nowait, claim)
 
-        self._desk.send_runs_to_loop(put, waiting)
+        def cancel(owner: str) -> None:
+            loop.call_soon_threadsafe(self._cancel, owner)
+
+        self._desk.send_runs_to_loop(put, cancel, waiting)
         beat = asyncio.create_task(self._beat(), name="nbjobs-beat")
         self._own = {beat, asyncio.current_task()}  # type: ignore[arg-type]
         while (claim := await self._inbox.get()) is not None:
@@ -109,6 +113,11 @@ class AsyncChild:
         task = asyncio.create_task(self._run(claim), name=f"nbjobs-{claim['owner']}")
         self._running.add(task)
 
+    def _cancel(self, owner: str) -> None:
+        """Cancels a body. One that has not begun has been told to stop, and hears of that at its first checkpoint."""
+        if owner in self._begun:
+            self._begun[owner].cancel()
+
     async def _run(self, claim: Claim) -> None:
         current_owner.set(claim["owner"])
         meter = Meter()
@@ -120,9 +129,12 @@ class AsyncChild:
         outcome: Any = None
         error = ""
         try:
-            outcome = to_wire(await self._desk.begin(claim, usage).aperform())
+            attempt = self._desk.begin(claim, usage)
+            self._begun[claim["owner"]] = asyncio.current_task()  # type: ignore[assignment]
+            outcome = to_wire(await attempt.aperform())
         except BaseException as caught:
             error = tell_error(caught)
+        self._begun.pop(claim["owner"], None)
         self._desk.end(claim)
         used = usage()
         self._running.discard(asyncio.current_task())

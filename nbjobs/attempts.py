@@ -16,12 +16,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from .asked import Asked, Holding
 from .calls import ClaimReply, Command, Reply
 from .connection import translated
 from .errors import RedisUnavailable
 from .journal import Claim
 from .keys import Keys, enc, parse_arq_id
-from .leases import SCHEMA, Held, Leases, forget_entry, new_owner
+from .leases import SCHEMA, Held, Leases, arq_id_of, forget_entry, new_owner
 from .pool import End, Pool
 
 logger = logging.getLogger("nbjobs.worker")
@@ -32,9 +33,7 @@ FIELDS = [
     *("state", "kind", "job", "queue", "user", "tags", "owner", "attempt", "v"),
     *("failures", "steps", "cursor", "resumptions", "enqueued_at", "last_id"),
 ]
-_ENDED = ("completed", "failed", "cancelled", "dead")
 _WAITING = ("queued", "scheduled", "retrying")
-_FENCED_PATIENCE = 2.0  # seconds for a body that no longer holds its run to reach a checkpoint
 _LAST_MOMENT = 3.0
 _LONGEST_PAUSE = 2.0
 _SIGN_EVERY_MS = 60_000
@@ -59,21 +58,6 @@ class Candidate:
     enqueued_at: int
 
 
-@dataclass
-class Holding:
-    """An attempt under way in a child.
-
-    Attributes:
-        release: why it is ended by us without fault of its own; empty where it is not.
-        fenced: somebody else holds the run; its body is being ended.
-    """
-
-    held: Held
-    claim: Claim
-    release: str = ""
-    fenced: bool = False
-
-
 class Attempts:
     """Claims runs, has the pool perform them, and gives them back.
 
@@ -83,16 +67,29 @@ class Attempts:
         worker: its id.
         queue: from which it takes.
         on_free: called with the kind of a place that has become free.
+        grace: seconds that a body has to stop after a cancel.
     """
 
-    def __init__(self, leases: Leases, pool: Pool, *, worker: str, queue: str, on_free: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        leases: Leases,
+        pool: Pool,
+        *,
+        worker: str,
+        queue: str,
+        on_free: Callable[[str], None],
+        grace: float,
+    ) -> None:
         self._on_free = on_free
         self.worker = worker
         self.queue = queue
         self.held: dict[str, Holding] = {}
+        self.news = asyncio.Event()
+        self._waking: set[str] = set()
         self.draining = False
         self._leases = leases
         self._pool = pool
+        self._asked = Asked(pool, grace)
         self._claiming = {"sync": 0, "async": 0}
         self._signed: dict[str, int] = {}
 
@@ -131,6 +128,12 @@ class Attempts:
         return self._perform(candidate)
 
     async def _perform(self, candidate: Candidate) -> None:
+        try:
+            await self._attempt(candidate)
+        finally:
+            self._waking.discard(candidate.id)
+
+    async def _attempt(self, candidate: Candidate) -> None:
         held = replace(candidate.held, owner=new_owner(self.worker))
         try:
             reply = await self._claim(candidate, held)
@@ -145,6 +148,8 @@ class Attempts:
             await self._give_back(holding, End(died=True))
             return
         self.held[held.owner] = holding
+        if candidate.id in self._waking:
+            self.news.set()  # what was asked came before we knew that the run is ours
         try:
             end = await self._pool.run(holding.claim)
         finally:
@@ -152,17 +157,23 @@ class Attempts:
         self._on_free(candidate.kind)
         await self._give_back(holding, end)
 
+    def wake(self, id: str) -> None:
+        """Takes note that something is asked of an attempt which is performed here; `news` is set where it is held."""
+        self._waking.add(id)
+        self.news.set()
+
+    def woken(self) -> list[Held]:
+        """Returns the attempts of which something is asked, and forgets that."""
+        self.news.clear()
+        found = [one.held for one in self.held.values() if _entry_of(one.held) in self._waking]
+        self._waking -= {_entry_of(held) for held in found}
+        return found
+
     def heed(self, owner: str, reply: Reply) -> None:
         """Does what the answer to a renewal asks for: stop, or end, the body."""
         holding = self.held.get(owner)
-        if holding is None:
-            return
-        if reply.code in ("FENCED", "GONE"):
-            self._fence(holding, reply)
-        elif reply.control == "now":
-            self._pool.kill(owner)
-        elif reply.control:
-            self._pool.stop(owner, reply.control)
+        if holding is not None:
+            self._asked.heed(holding, reply)
 
     async def drain(self, grace: float, hurry: asyncio.Event) -> None:
         """Asks all bodies to stop, waits `grace` seconds at most, then ends them and releases their runs.
@@ -182,17 +193,6 @@ class Attempts:
             holding.release = "stopping"
             self._pool.kill(owner)
 
-    def _fence(self, holding: Holding, reply: Reply) -> None:
-        if not holding.fenced:
-            holding.fenced = True
-            owner = holding.held.owner
-            if reply.state not in _ENDED:  # else its own end, whose word is still on the way to us
-                logger.warning(
-                    "run %s is no longer held by this worker (%s): its body is stopped", holding.held.run, reply.code
-                )
-            self._pool.stop(owner, "fenced")
-            asyncio.get_running_loop().call_later(_FENCED_PATIENCE, self._pool.kill, owner)
-
     async def _claim(self, candidate: Candidate, held: Held) -> ClaimReply | None:
         d = self._leases.describe(
             held,
@@ -211,19 +211,20 @@ class Attempts:
 
     async def _give_back(self, holding: Holding, end: End) -> None:
         held, code = holding.held, (end.outcome or {}).get("code", "")
+        fate = holding.ended if end.died and holding.ended else _fate(end)
         blameless = end.died and (
             not end.started or end.shared or end.reason in ("nursery", "closed", "no child") or holding.release
         )
         if code == "fenced":
             logger.warning("run %s: a write of its body was refused, and the body has ended", held.run)
         if blameless or code == "fenced":  # a fenced one is still ours where only Redis fell back under the child
-            reason = holding.release or (end.reason or "child_died" if end.died else "fenced")
-            await self._insist(lambda: self._leases.release(held, reason, _fate(end)))
+            reason = holding.release or (_reason(end) if end.died else "fenced")
+            await self._insist(lambda: self._leases.release(held, reason, fate))
         reply = await self._insist(
             lambda: self._leases.lapse(
                 held,
                 "child_died",
-                _fate(end),
+                fate,
                 signal=signal.Signals(end.signal).name if end.signal else None,
                 code=end.code or None,
                 last_lines=end.last_lines if end.died else None,
@@ -231,7 +232,7 @@ class Attempts:
             )
         )
         if reply is not None and reply.code == "OK":
-            logger.warning("run %s: %s; it is %s now", held.run, _fate(end), reply.state)
+            logger.warning("run %s: %s; it is %s now", held.run, fate, reply.state)
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T | None:
         """Calls until Redis answers; None where it does not and this worker ends."""
@@ -301,6 +302,10 @@ def _candidate(id: str, fields: dict[str, str | None]) -> Candidate | None:
     )
 
 
+def _entry_of(held: Held) -> str:
+    return arq_id_of(held.keys, held.run, held.attempt)
+
+
 def _is_of(keys: Keys, fields: dict[str, str | None]) -> bool:
     """Whether the run says that it belongs to the user under whose keys it was found."""
     user = fields["user"] or ""
@@ -326,10 +331,17 @@ def _claim_of(candidate: Candidate, held: Held, reply: ClaimReply) -> Claim:
     )
 
 
+def _reason(end: End) -> str:
+    """Returns why an attempt without fault ended; a shared process that is killed is so for another run's sake."""
+    return "child_died" if end.reason in ("", "killed") else end.reason
+
+
 def _fate(end: End) -> str:
     """Returns how a child ended, as a sentence for the card."""
     if end.error:
         return end.error
+    if end.shared and end.reason == "killed":
+        return "its process was ended with another run's body, which did not stop"
     if end.reason == "no child":
         return f"no process could be started for it: {' '.join(end.last_lines)}"
     if end.reason == "stalled":

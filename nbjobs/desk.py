@@ -42,6 +42,9 @@ class Attempt(Protocol):
     def stop(self, reason: str) -> None:
         """Asks the body, from any thread, to end at its next checkpoint."""
 
+    def go_on(self) -> None:
+        """Takes back a pause, from any thread, where the body has not stopped yet."""
+
 
 Performer = Callable[[Claim, Callable[[], Usage | None]], Attempt]
 """Makes the attempt that a claim stands for; the function it is given tells what was used so far."""
@@ -74,6 +77,7 @@ class Desk:
         self._attempts: dict[str, Attempt] = {}
         self._expected: dict[str, str] = {}  # owners of runs that have not begun, and why they shall stop
         self._in_loop = False
+        self._on_cancel: Callable[[str], None] = lambda owner: None
         self._answers: queue.SimpleQueue[Message] = queue.SimpleQueue()
 
     def open(self) -> None:
@@ -133,11 +137,18 @@ class Desk:
             raise NbjobsError(msg)
 
     def send_runs_to_loop(
-        self, on_run: Callable[[Claim | None], None], waiting: queue.SimpleQueue[Claim | None]
+        self,
+        on_run: Callable[[Claim | None], None],
+        on_cancel: Callable[[str], None],
+        waiting: queue.SimpleQueue[Claim | None],
     ) -> None:
-        """Hands runs to an event loop from now on, those included that wait in `waiting`; None at the end."""
+        """Hands runs to an event loop from now on, those included that wait in `waiting`; None at the end.
+
+        The loop is also told whose body is to be cancelled.
+        """
         with self._lock:
             self._in_loop = True
+            self._on_cancel = on_cancel
             self._on_end = lambda: on_run(None)
             self._on_run = on_run
             with contextlib.suppress(queue.Empty):
@@ -161,6 +172,10 @@ class Desk:
                 self._on_run(message["claim"])
         elif op == "stop":
             self._stop(message["owner"], message["reason"])
+        elif op == "go_on":
+            self._go_on(message["owner"])
+        elif op == "cancel":
+            self._on_cancel(message["owner"])
         elif op == "lent":
             self._answers.put(message)
 
@@ -171,6 +186,14 @@ class Desk:
                 self._expected[owner] = reason
         if attempt is not None:
             attempt.stop(reason)
+
+    def _go_on(self, owner: str) -> None:
+        with self._lock:
+            attempt = self._attempts.get(owner)
+            if self._expected.get(owner) == "pause":
+                self._expected[owner] = ""
+        if attempt is not None:
+            attempt.go_on()
 
 
 def to_wire(outcome: object) -> Any:

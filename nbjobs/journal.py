@@ -202,6 +202,11 @@ class Journal:
         if running is not None:
             running.flag = True
 
+    def go_on(self) -> None:
+        """Take back a pause that the attempt has not heeded yet."""
+        if self.reason == "pause":
+            self.reason = None
+
     def limit(self, timeout: float | None) -> None:
         """End the attempt at its first checkpoint after ``timeout`` seconds from now."""
         self._deadline = None if timeout is None else time.monotonic() + timeout
@@ -331,10 +336,10 @@ class Journal:
             return
         if reply.n != self._n:  # a control came between: its event is not in the view yet
             self._n, self._state, self.view = reply.n, reply.state, self._load()
-        if reply.control:
+        if not reply.control:
+            self.go_on()
+        elif self.reason in (None, "pause", "cancel"):  # else it stops anyway
             self.stop("pause" if reply.control == "pause" else "cancel")
-        elif self.reason == "pause":
-            self.reason = None
 
     def _send(self, call: Callable[[], T]) -> T:
         self._sent_at = time.monotonic()

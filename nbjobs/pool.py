@@ -143,6 +143,21 @@ class Pool:
         self._send_stop(owner, held)
         return True
 
+    def go_on(self, owner: str) -> None:
+        """Takes back a pause that `stop` asked for, where the body has not stopped yet."""
+        held = self._held.get(owner)
+        if held is not None and held.stop == "pause":
+            held.stop = ""
+            self._tell(held, {"op": "go_on", "owner": owner})
+
+    def cancel(self, owner: str) -> bool:
+        """Cancels the task of an async body; whether the attempt is here."""
+        held = self._held.get(owner)
+        if held is None:
+            return False
+        self._tell(held, {"op": "cancel", "owner": owner})
+        return True
+
     def kill(self, owner: str) -> bool:
         """Ends the process in which an attempt runs, at once; whether the attempt is here."""
         held = self._held.get(owner)
@@ -241,8 +256,12 @@ class Pool:
         return end
 
     def _send_stop(self, owner: str, held: _Held) -> None:
-        if held.stop and held.child is not None:
-            held.child.send({"op": "stop", "owner": owner, "reason": held.stop})
+        if held.stop:
+            self._tell(held, {"op": "stop", "owner": owner, "reason": held.stop})
+
+    def _tell(self, held: _Held, message: Message) -> None:
+        if held.child is not None:
+            held.child.send(message)
 
     def _give_back(self, child: ChildHandle) -> None:
         if child is not self._shared:

@@ -109,6 +109,10 @@ class Attempt:
         """Ask the body to stop at its next checkpoint. May be called from any thread."""
         self.journal.stop(reason)
 
+    def go_on(self) -> None:
+        """Take back a pause where the body has not stopped yet. May be called from any thread."""
+        self.journal.go_on()
+
     def perform(self) -> Outcome:
         """Run the body of a plain job to its end, and write how it ended."""
         with self._in_context():
@@ -116,6 +120,7 @@ class Attempt:
                 job, args, kwargs = self._prepare()
                 with self._performing(job):
                     value = job.fn(*args, **kwargs)
+                    self.continuation.finish()
             except KeyboardInterrupt as error:  # only where the caller's own process runs the body
                 self._end(error)
                 raise
@@ -149,12 +154,11 @@ class Attempt:
 
     @contextlib.contextmanager
     def _performing(self, job: Any) -> Iterator[None]:
-        """Around the body: the ticker, the job's callbacks, the end of a loop that the body left early."""
+        """Around the body: the ticker and the job's callbacks."""
         attempted = Attempted(self.claim.run, self.claim.user, self.claim.attempt, self.claim.resumptions)
         self.journal.limit(job.policy.timeout)
         with ticker.ticking(self.journal), job.callbacks.performing(attempted):
             yield
-            self.continuation.finish()
 
     def _prepare(self) -> tuple[Any, list[Any], dict[str, Any]]:
         job = self._job or self._find()

@@ -6,15 +6,16 @@ Each has a connection of its own: a slow command elsewhere must not cost a lease
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from . import keys
 from .attempts import Attempts
 from .connection import AsyncClient, RedisError, translated
 from .errors import RedisUnavailable
-from .leases import Leases
+from .leases import Held, Leases
 from .settings import NbJobs
 
 logger = logging.getLogger("nbjobs.worker")
@@ -43,19 +44,29 @@ class Renewal:
 
     async def run(self) -> None:
         """Renews until cancelled; tries again soon where Redis does not answer."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
-            wait = self._settings.renew
             try:
-                await self.renew()  # first: a full Redis refuses the sign, but no renewal
-                await self.sign()
+                if loop.time() < due:
+                    await self.renew(self._attempts.woken())
+                else:
+                    await self.renew()  # first: a full Redis refuses the sign, but no renewal
+                    await self.sign()
+                    due = loop.time() + self._settings.renew
             except RedisUnavailable as error:
                 logger.info("leases were not renewed: %s", error)
-                wait = min(wait, _PAUSE)
-            await asyncio.sleep(wait)
+                due = loop.time() + min(self._settings.renew, _PAUSE)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._attempts.news.wait(), due - loop.time())
 
-    async def renew(self) -> None:
-        """Renews all leases once."""
-        owners = list(self._attempts.held)
+    async def renew(self, some: Sequence[Held] | None = None) -> None:
+        """Renews once and heeds the answers.
+
+        Args:
+            some: only these; by default all that are held.
+        """
+        owners = [one.owner for one in some] if some is not None else list(self._attempts.held)
         for start in range(0, len(owners), _AT_ONCE):
             held = [
                 self._attempts.held[owner].held

@@ -84,18 +84,17 @@ class Worker(arq.worker.Worker):
         self._backlog = False
         self._failed: BaseException | None = None
         self._services: list[asyncio.Task[None]] = []
-        self._clients = [
-            async_client(url, name=f"nbjobs-worker-{role}", **options)
-            for role, options in (
-                ("runs", {}),
-                ("renew", {"timeout": 3.0}),
-                ("wake", {}),
-                ("log", {"retry": False}),
-            )
-        ]
+        self._clients = _clients(url)
         leases = Leases(self._clients[0], settings)
         self.children = Pool(settings, self._on_output)
-        self.attempts = Attempts(leases, self.children, worker=self.id, queue=self.queue, on_free=self._on_free)
+        self.attempts = Attempts(
+            leases,
+            self.children,
+            worker=self.id,
+            queue=self.queue,
+            on_free=self._on_free,
+            grace=settings.grace,
+        )
         self._renewal = Renewal(Leases(self._clients[1], settings), self.attempts, settings, queue=self.queue)
         self._listener = Listener(self._clients[2], self.queue, self._on_wake)
         self._logbook = Logbook(self._clients[3], settings)
@@ -235,8 +234,11 @@ class Worker(arq.worker.Worker):
             self._woken.set()
 
     def _on_wake(self, id: str) -> None:
-        """Begins the attempt that a wake-up names, without a look at the queue."""
-        if self._stopping.is_set() or id in self.tasks or id in self._known:
+        """Begins the attempt that a wake-up names, without a look at the queue; one that is held is asked something."""
+        if id in self.tasks:
+            self.attempts.wake(id)
+            return
+        if self._stopping.is_set() or id in self._known:
             return
         if id and self._starving() and self._look.done():
             self._look = self.loop.create_task(self._begin_named(id))
@@ -352,6 +354,12 @@ def _with_redis(settings: NbJobs) -> NbJobs:
         "accept_code": settings.accept_code,
     }
     return NbJobs(**{**settings.to_wire(), **found})
+
+
+def _clients(url: str) -> list[connection.AsyncClient]:
+    """Returns clients for runs, renewals, wake-ups and logs: a slow command of one holds up no other."""
+    options: dict[str, dict[str, Any]] = {"runs": {}, "renew": {"timeout": 3.0}, "wake": {}, "log": {"retry": False}}
+    return [async_client(url, name=f"nbjobs-worker-{role}", **given) for role, given in options.items()]
 
 
 def _arq_client(url: str, queue: str) -> ArqRedis:

@@ -46,6 +46,9 @@ class Performance:
         self.reason = reason
         self.stopped.set()
 
+    def go_on(self) -> None:
+        self.reason = "gone on"
+
     def perform(self) -> dict[str, Any]:
         return {"code": "completed", "value": self._body(self, *self._args)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -81,3 +82,63 @@ def fail_once(path: str) -> str:
 @job
 def say(words: str) -> None:
     print(words, flush=True)
+
+
+def wait_for_file(path: str) -> None:
+    """Wait without a checkpoint."""
+    while not Path(path).exists():
+        time.sleep(0.005)
+
+
+@job
+def gated(path: str) -> str:
+    """Three items, of which the second lasts until the gate is opened: a slow one, committed before the third."""
+    for item in step.each("items", range(3)):
+        note(path, item, os.getpid())
+        if item == 1:
+            time.sleep(0.2)
+            wait_for_file(path + ".gate")
+    return "done"
+
+
+@job
+def looks_again(path: str) -> str:
+    """Checkpoints at which nothing has moved, until the gate is opened."""
+
+    def look() -> None:
+        note(path, "began", os.getpid())
+        while not Path(path + ".gate").exists():
+            time.sleep(0.02)
+            if Path(path + ".check").exists():
+                step.current.checkpoint()
+
+    step("look", look)
+    return "done"
+
+
+@job
+async def waits(path: str, name: str) -> str:
+    """Wait for the gate in an event loop."""
+    note(path, name, os.getpid())
+    while not Path(path + ".gate").exists():
+        await asyncio.sleep(0.01)
+    return name
+
+
+@job
+async def steps_aside(path: str) -> None:
+    """An async loop with a checkpoint after each item."""
+    async for item in step.each("items", range(100_000)):
+        note(path, item, os.getpid())
+        await asyncio.sleep(0.005)
+
+
+@job
+async def stubborn(path: str) -> None:
+    """Go on though it is cancelled."""
+    note(path, "began", os.getpid())
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            note(path, "refused", os.getpid())
