@@ -32,6 +32,7 @@ logger = logging.getLogger("nbjobs.daemon")
 HURRY = 0.8  # seconds that `nbjobs down` leaves a body to reach its next checkpoint
 RESTARTS = 5  # deaths of Redis within a minute that end the daemon
 _READY = 30.0
+_LOOK = 5.0
 
 
 class Daemon:
@@ -75,6 +76,7 @@ class Daemon:
             try:
                 self.spawn(self._keep_redis())
                 self.spawn(self._leave_when_idle())
+                self.spawn(self._serve_the_waiting())
                 self._ready(self)
                 await self._ending.wait()
             finally:
@@ -105,6 +107,7 @@ class Daemon:
                 keeper = self.keepers[key] = Keeper(wanted, self.programs, self.steward, self.places)
                 await keeper.start()
                 self.spawn(keeper.keep())
+                await self.steward.remember(wanted.queue, wanted.remembered())
             if wait:
                 await keeper.ready(_READY)
 
@@ -175,6 +178,17 @@ class Daemon:
             except NbjobsError as error:
                 self._error = EmbeddedError(str(error))
                 return self.end(hurry=True)
+
+    async def _serve_the_waiting(self) -> None:
+        """Starts workers for runs of environments that an earlier daemon knew; no client of theirs need come."""
+        while True:
+            with suppress(
+                NbjobsError
+            ):  # an interpreter or a folder that is gone: its runs wait, and their cards say so
+                for queue, environment in (await self.steward.waiting()).items():
+                    if not any(one.wanted.queue == queue and not one.gone for one in self.keepers.values()):
+                        await self.want(Wanted.of({**environment, "variables": dict(os.environ)}))
+            await asyncio.sleep(_LOOK)
 
     async def _leave_when_idle(self) -> None:
         """Ends the daemon `idle_exit` seconds after the last client and the last unfinished run."""

@@ -57,6 +57,11 @@ class Wanted:
         except (KeyError, TypeError, AttributeError) as error:
             raise EmbeddedError(f"the request for a worker lacks {error}: is that another nbjobs version?") from None
 
+    def remembered(self) -> dict[str, Any]:
+        """Returns the message again, without the variables: they may hold secrets, so they are not stored."""
+        hash = self.key.partition(" ")[0]
+        return {"python": self.python, "cwd": self.cwd, "path": self.path, "queue": self.queue, "hash": hash}
+
     def command(self) -> list[str]:
         """Returns the command that starts the worker."""
         return command(self.python, self.path, ["worker", "--queue", self.queue])

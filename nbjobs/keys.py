@@ -21,6 +21,9 @@ USERS = "nbjobs:users"
 SWEEPER = "nbjobs:sweeper"
 """Lock of the worker that looks for what is due."""
 
+ENVIRONMENTS = "nbjobs:environments"
+"""Hash of the embedded Redis: queue → the environment whose worker takes from it."""
+
 _ENC_MAX = 64
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"

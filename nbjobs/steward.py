@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
 from collections import Counter
+from collections.abc import Awaitable
 from contextlib import suppress
+from typing import Any, cast
 
 from . import keys
 from .connection import async_client, translated
@@ -22,6 +25,7 @@ OWN_CLIENTS = ("nbjobs-daemon", "nbjobs-worker", "nbjobs-child")
 """How the names of connections begin that are no sign of a client."""
 
 _PATIENCE = 5.0
+_REMEMBERED = 30 * 86_400  # seconds after the last start of a worker
 
 
 class Steward:
@@ -70,6 +74,21 @@ class Steward:
             return pid is not None and not _lives(pid)
 
         await self._leases.lapse_held_by(ended, "its worker ended together with the nbjobs daemon")
+
+    async def remember(self, queue: str, environment: dict[str, Any]) -> None:
+        """Keeps the environment of a queue for the next daemon."""
+        with translated(self._client):
+            await cast("Awaitable[int]", self._client.hset(keys.ENVIRONMENTS, queue, json.dumps(environment)))
+            await self._client.expire(keys.ENVIRONMENTS, _REMEMBERED)
+
+    async def waiting(self) -> dict[str, dict[str, Any]]:
+        """Returns, by queue, the known environments that an unfinished run waits for."""
+        with translated(self._client):
+            known = await cast("Awaitable[dict[str, str]]", self._client.hgetall(keys.ENVIRONMENTS))
+        if not known:
+            return {}
+        queues = {held.queue for held in await self._leases.unfinished()}
+        return {queue: json.loads(text) for queue, text in known.items() if queue in queues}
 
     async def signed(self, queue: str, pid: int) -> None:
         """Waits until the worker with this process has given its sign: from then on it takes runs."""
