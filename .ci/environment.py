@@ -93,8 +93,9 @@ def check_venv_module():
 
 
 def missing_programs(names):
-    """Return those of the programs that are not on PATH."""
-    return [name for name in names if not any(shutil.which(one) for one in PROGRAMS[name][0])]
+    """Return those of the programs that are not on PATH; $CHROMIUM may name a browser elsewhere."""
+    given = {"chromium"} if shutil.which(os.environ.get("CHROMIUM", "")) else set()
+    return [name for name in names if name not in given and not any(map(shutil.which, PROGRAMS[name][0]))]
 
 
 def check_programs(names):
