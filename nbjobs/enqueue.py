@@ -128,6 +128,7 @@ def _fields(
         "adapter": settings.adapter,
         "user": options.user or settings.user,
         "tags": json.dumps(codec.json_safe(dict(options.tags or {}))),
+        "enqueued_at": str(time.time_ns() // 1_000_000),
     }
 
 
@@ -172,11 +173,12 @@ def _check(reply: Reply, run: Run, fields: Mapping[str, str]) -> None:
 def perform_inline(job: Any, run: Run, store: Store, settings: NbJobs) -> None:
     """Run attempts here, one after the other, until the run has ended, is paused, or has to wait."""
     while True:
-        before, state, kind, failures = store.read(run.id, "attempt", "state", "kind", "failures")
+        names = ("attempt", "state", "kind", "failures", "queue", "enqueued_at")
+        before, state, kind, failures, queue, enqueued_at = store.read(run.id, *names)
         if state not in ("queued", "retrying"):
             return
         owner, attempt = f"inline:{new_run_id()}", int(before or 0) + 1
-        started = _started(run, job, attempt)
+        started = _started(run, job, attempt, {"queue": queue, "enqueued_at": int(enqueued_at or 0) or None})
         reply = store.claim(run.id, owner, attempt, d=events.encode(started))
         if reply.code != "OK":
             return
@@ -207,6 +209,6 @@ def _perform(attempt: Attempt) -> Outcome:
     return asyncio.run(attempt.aperform())
 
 
-def _started(run: Run, job: Any, attempt: int) -> Event:
-    payload = {"job": job.name, "job_id": run.id, "attempt": attempt, "queue": "", "worker": "inline"}
+def _started(run: Run, job: Any, attempt: int, where: Mapping[str, Any]) -> Event:
+    payload = {"job": job.name, "job_id": run.id, "attempt": attempt, "worker": "inline", **where}
     return _new_event("job.started", payload, {}, {"user_id": run.user, "job_id": run.id})

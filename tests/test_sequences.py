@@ -307,9 +307,12 @@ def test_each_event_names_job_run_and_attempt() -> None:
 
 
 def test_an_enqueued_run_says_where() -> None:
-    """Queue and adapter; a delayed one is told as such, with its time in ms."""
+    """Queue and adapter; a delayed one is told as such, with its time in ms. When it starts it says since when."""
     at_once, later = abc.options(queue="gpu").enqueue(), abc.options(delay=60).enqueue()
     assert (told(at_once, "job.enqueued")[0]["queue"], told(at_once, "job.enqueued")[0]["adapter"]) == ("gpu", "inline")
+    (started,) = [event for event in at_once.events() if event.name == "job.started"]
+    assert started.payload["queue"] == "gpu"
+    assert 0 <= started.timestamp // 1_000_000 - started.payload["enqueued_at"] < 20_000
     (payload,) = told(later, "job.enqueued_at")
     assert payload["scheduled_at"] > 1_000_000_000_000
     assert later.cancel() == "cancelled"
