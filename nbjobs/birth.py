@@ -14,10 +14,11 @@ import gc
 import os
 import signal
 import sys
-from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+
+from .output import MarkingStream
 
 CHILD_VARIABLE = "NBJOBS_CHILD"
 """Environment variable by which the nursery knows whose program an orphan is."""
@@ -25,6 +26,7 @@ CHILD_VARIABLE = "NBJOBS_CHILD"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _OOM_SCORE = 500
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 _libc = ctypes.CDLL(None) if sys.platform != "win32" else None
 
@@ -42,7 +44,7 @@ def settle(*, nursery: int, name: str) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     stay_on_signals()
-    os.register_at_fork(after_in_child=_hear_signals)
+    os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals, after_in_child=_hear_signals)
     os.environ[CHILD_VARIABLE] = name
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
@@ -58,11 +60,21 @@ def stay_on_signals() -> None:
         signal.signal(number, _nothing)
 
 
+def _hold_signals() -> None:
+    """Before a fork: one that reaches the fork too early would meet the handler that does nothing."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+
+
+def _let_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+
 def _hear_signals() -> None:
     """In a fork that a body makes: `multiprocessing` ends its processes by SIGTERM."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         signal.signal(number, signal.SIG_DFL)
+    _let_signals()
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
@@ -79,13 +91,8 @@ def redirect(stdout: int, stderr: int) -> None:
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     # New streams: the old ones remember whether what they stood on could seek.
-    out, err = _stream(1), _stream(2)
+    out, err = MarkingStream(1), MarkingStream(2)
     vars(sys).update(stdout=out, __stdout__=out, stderr=err, __stderr__=err)
-
-
-def _stream(fd: int) -> TextIOWrapper:
-    raw = os.fdopen(fd, "wb", closefd=False)
-    return TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def watch_for_crashes() -> None:
