@@ -8,7 +8,7 @@ import math
 import pickle
 import sys
 import types
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, deque, namedtuple
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from nbjobs import codec
@@ -175,6 +175,41 @@ def test_data_comes_back_equal_in_value_and_type(value: Any) -> None:
     text.encode("utf-8")
     json.loads(text, parse_constant=lambda word: pytest.fail(word))
     assert same(decode(text), value)
+
+
+ODD = st.one_of(
+    st.sampled_from([Colour.RED, object, len, range(3), 1j, bytearray(b"x"), slice(1), ..., msgspec.UNSET]),
+    TEXT.map(Word),
+    st.builds(object),
+)
+ANYTHING = st.recursive(
+    SCALARS | ODD,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.lists(inner, max_size=3).map(deque),
+        st.builds(Pair, inner, inner),
+        st.dictionaries(HASHABLE | TEXT.map(Word) | st.builds(object), inner, max_size=3),
+        st.dictionaries(TEXT, inner, max_size=2).map(OrderedDict),
+        st.builds(Row, inner, st.lists(inner, max_size=2)),
+        st.builds(Options, size=inner),
+    ),
+    max_leaves=8,
+)
+
+
+@given(ANYTHING)
+@settings(deadline=None)
+def test_anything_comes_back_as_it_was_or_is_refused(value: Any) -> None:
+    """Never as something else: not as the base of its class, nor as a list for a deque."""
+    try:
+        text = encode(value)
+    except NotData as refused:
+        event("refused")
+        assert refused.path and refused.found
+    else:
+        event("encoded")
+        assert same(decode(text), value)
 
 
 @given(DATA)
