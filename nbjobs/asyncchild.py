@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 import queue
 import sys
@@ -15,6 +16,7 @@ import time
 from typing import Any
 
 from . import birth
+from .beside import beside
 from .desk import Claim, Desk, current_owner, done, tell_error, to_wire
 from .upkeep import Upkeep
 from .vitals import Meter, Usage
@@ -129,7 +131,7 @@ class AsyncChild:
         outcome: Any = None
         error = ""
         try:
-            attempt = self._desk.begin(claim, usage)
+            attempt = await beside(functools.partial(self._desk.begin, claim, usage))  # it asks Redis
             self._begun[claim["owner"]] = asyncio.current_task()  # type: ignore[assignment]
             outcome = to_wire(await attempt.aperform())
         except BaseException as caught:

@@ -23,6 +23,7 @@ This module is the state machine alone. It does no input or output, and it sees 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from contextvars import ContextVar
@@ -32,7 +33,7 @@ from . import codec
 from .errors import InvalidStepError
 from .leaving import OpenLoop
 from .progress import Ended, Running, Saved
-from .standing import Standing
+from .standing import Plan, Standing
 from .steps import Cursor, Step, as_kept
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Continuation(Standing):
         """
         found = self.begin(name, start=start, isolated=isolated)
         if isinstance(found, Saved):
-            yield Running(None, codec.decode(found.value or "null"))
+            yield Running(None, value_of(found))
             return
         running = Running(found)
         try:
@@ -68,34 +69,47 @@ class Continuation(Standing):
             raise
         self.end(running.value)
 
-    def begin(
-        self, name: str, *, start: Any = None, total: int | None = None, isolated: bool = False, looping: bool = False
-    ) -> Step | Saved:
-        """Begin the step ``name``: the step to run, or what it came to in an earlier attempt."""
+    def begin(self, name: str, **how: Any) -> Step | Saved:
+        """Begin the step ``name``: the step to run, or what it came to in an earlier attempt.
+
+        Args:
+            name: of the step.
+            how: ``start`` is its first cursor, ``total`` how many items it has, ``isolated`` whether it runs in an
+                attempt of its own, ``kind`` of which kind the cursor of its loop is.
+        """
+        return self._drive(self._beginning(name, **how))
+
+    async def abegin(self, name: str, **how: Any) -> Step | Saved:
+        """Do as :meth:`begin`, while the event loop turns."""
+        return await self._adrive(self._beginning(name, **how))
+
+    def _beginning(
+        self, name: str, *, start: Any = None, total: int | None = None, isolated: bool = False, kind: str = ""
+    ) -> Plan[Step | Saved]:
         self._halt.insist()
-        self._settle(name)
+        yield from self._settling(name)
         if self._advanced or self._repeated:
-            self.reach()
+            yield from self._reaching()
         self._order.check(name, self.running, looping=self._loop is not None)
         self.current = self._order.check_place(name, self.current)
         first = as_kept(start)
         self._order.meet(name)
         saved = self._order.saved.get(name)
-        if saved is not None and (saved.value is not None or looping):
+        if saved is not None and (saved.value is not None or kind):
             self._world.happened("job.step_skipped", {"step": name})
             return saved
         self._isolating = self._isolating or isolated
         if self._isolating and self._advanced:
             self.interrupt("isolating")
         step = self.current
-        if step is None or step.name != name or (looping and not self._is_count(step)):
+        if step is None or step.name != name or (kind and not self._fits(step, kind)):
             step = Step(name, self, start=Cursor(first))
         if total is not None:
             step.total = total
-        self._start(step, again=saved is not None)
+        yield from self._starting(step, again=saved is not None)
         return step
 
-    def _start(self, step: Step, *, again: bool) -> None:
+    def _starting(self, step: Step, *, again: bool) -> Plan[None]:
         with self.lock:
             self.running = step
             if not again:  # else the next attempt still goes on where this one would have
@@ -110,10 +124,21 @@ class Continuation(Standing):
                 "total": step.total,
             }
             self._world.happened("job.step_started", happened)
-        self._world.checkpoint()
+        try:
+            yield
+        except asyncio.CancelledError as error:  # its caller gets no step that it could end
+            self.fail(error)
+            raise
 
     def end(self, value: Any = None) -> None:
         """End the running step well. Its value is kept where it is data of at most 64 KiB."""
+        self._drive(self._ending(value))
+
+    async def aend(self, value: Any = None) -> None:
+        """Do as :meth:`end`, while the event loop turns."""
+        await self._adrive(self._ending(value))
+
+    def _ending(self, value: Any = None) -> Plan[None]:
         step = self.running
         assert step is not None
         text, why = self._values.keep(step.name, value)
@@ -130,7 +155,7 @@ class Continuation(Standing):
                 self._repeated = True
             self._stand_still(step)
             self._world.happened("job.step", payload)
-        self._world.checkpoint()
+        yield
 
     def finish(self) -> None:
         """The body has returned: a loop that it left early ends here.
@@ -139,9 +164,16 @@ class Continuation(Standing):
             InvalidStepError: a step was not awaited.
             Interrupt: it was raised before, and somebody caught it. So with StepsChanged.
         """
+        self._drive(self._finishing())
+
+    async def afinish(self) -> None:
+        """Do as :meth:`finish`, while the event loop turns."""
+        await self._adrive(self._finishing())
+
+    def _finishing(self) -> Plan[None]:
         self._halt.insist()
         if self._loop is not None:
-            self.end()
+            yield from self._ending()
         if self.running is not None:
             raise InvalidStepError(
                 f"Step '{self.running.name}' is still running at the end of the job: `await` it before."
@@ -150,12 +182,20 @@ class Continuation(Standing):
 
     # -- loops ---------------------------------------------------------------------------------------------------
 
-    def begin_loop(self, name: str, total: int | None, frame: FrameType | None) -> Step | None:
+    def begin_loop(self, name: str, total: int | None, kind: str, frame: FrameType | None) -> Step | None:
         """Begin the loop of the step ``name``, asked for by ``frame``; None where it ended in an earlier attempt."""
-        found = self.begin(name, total=total, looping=True)
+        found = self.begin(name, total=total, kind=kind)
         if isinstance(found, Saved):
             return None
         self._loop = OpenLoop(frame)
+        return found
+
+    async def abegin_loop(self, name: str, total: int | None, kind: str, watch: object) -> Step | None:
+        """Do as :meth:`begin_loop` for an ``async for``, while the event loop turns; keep what watches over it."""
+        found = await self.abegin(name, total=total, kind=kind)
+        if isinstance(found, Saved):
+            return None
+        self._loop = OpenLoop(None, watch)
         return found
 
     def leave_loop(self, step: Step) -> None:
@@ -163,7 +203,7 @@ class Continuation(Standing):
         if self.running is step and self._loop is not None:
             self._loop.leave()
 
-    def _settle(self, name: str) -> None:
+    def _settling(self, name: str) -> Plan[None]:
         """End a loop that the body has left and gone on from, to the step ``name``."""
         if self._loop is None or not self._loop.is_over():
             return
@@ -173,11 +213,16 @@ class Continuation(Standing):
                 "and if it leaves the job, the loop that was left goes on next time. "
                 "Begin the step after the `except` block, or do without a step in `finally`."
             )
-        self.end()
+        yield from self._ending()
 
     def await_later(self, name: str) -> None:
         """Take note of an asynchronous step that was called, and that the body has to await."""
         self._order.await_later(name)
+
+
+def value_of(saved: Saved) -> Any:
+    """Return what a step returned that ended in an earlier attempt."""
+    return codec.decode(saved.value or "null")
 
 
 _current: ContextVar[Continuation | None] = ContextVar("nbjobs_continuation", default=None)

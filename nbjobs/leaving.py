@@ -18,8 +18,9 @@ _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GE
 class OpenLoop:
     """The loop over the running step: who iterates it, and whether it was left."""
 
-    def __init__(self, frame: FrameType | None) -> None:
+    def __init__(self, frame: FrameType | None, watch: object = None) -> None:
         self.left = False
+        self._watch = watch  # kept alive here: it tells when the iterator is gone
         # A suspended frame is on no stack, so whether it has ended cannot be seen there.
         self._frame = frame if frame is not None and not frame.f_code.co_flags & _SUSPENDABLE else None
         self._handled = sys.exc_info()[1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from . import code, codec, context, continuation, endings, events, reading, view
+from .beside import beside, beside_to_the_end
 from .callbacks import Attempted
 from .continuation import Continuation
 from .errors import (
@@ -80,6 +82,7 @@ class Attempt:
         self.claim = claim
         self._settings = settings
         self._job = job
+        self._code: bytes | None = None
         self._usage = usage or dict
         self._began = time.monotonic()
         self._client = client
@@ -129,15 +132,24 @@ class Attempt:
             return self._close(endings.after_return(value))
 
     async def aperform(self) -> Outcome:
-        """Run the body of an ``async`` job to its end, and write how it ended."""
+        """Run the body of an ``async`` job to its end, and write how it ended.
+
+        Whatever waits for Redis does so beside the event loop, which turns for others meanwhile.
+        """
         with self._in_context():
             try:
-                job, args, kwargs = self._prepare()
+                await beside(self._fetch)
+                job, args, kwargs = self._read()
+                if self._tell_resumed():
+                    await beside(self.journal.checkpoint)
                 with self._performing(job):
                     value = await _within(job.policy.timeout, job.fn(*args, **kwargs))
+                    await self.continuation.afinish()
+            except GeneratorExit:  # nobody waits for it any more, and nothing can be awaited
+                raise
             except BaseException as error:
-                return self._end(error)
-            return self._close(endings.after_return(value))
+                return await beside_to_the_end(functools.partial(self._end, error))
+            return await beside_to_the_end(functools.partial(self._close, endings.after_return(value)))
 
     # -- before the body -----------------------------------------------------------------------------------------
 
@@ -161,20 +173,37 @@ class Attempt:
             yield
 
     def _prepare(self) -> tuple[Any, list[Any], dict[str, Any]]:
+        self._fetch()
+        found = self._read()
+        if self._tell_resumed():
+            self.journal.checkpoint()
+        return found
+
+    def _fetch(self) -> None:
+        """Get what Redis has to say of the job beside the run itself: its code, where that travels by value."""
+        sha = self._fields.get("code", "")
+        if sha and self._job is None and self._settings.accept_code:
+            self._code = insist(lambda: self._store.get_code(sha))
+
+    def _read(self) -> tuple[Any, list[Any], dict[str, Any]]:
         job = self._job or self._find()
         self._job = job
         if self._fields.get("missing_since"):
             insist(lambda: self._store.forget(self.claim.run, "missing_since"))
         args, kwargs = codec.decode(self._fields["args"])
-        if self.continuation.started:
-            payload = {
-                "description": self.continuation.description,
-                "resumptions": self.claim.resumptions,
-                "after": self.journal.view.after,
-            }
-            self.journal.happened("job.resume", payload)
-            self.journal.checkpoint()
         return job, args, kwargs
+
+    def _tell_resumed(self) -> bool:
+        """Tell that the run goes on, where it does."""
+        if not self.continuation.started:
+            return False
+        payload = {
+            "description": self.continuation.description,
+            "resumptions": self.claim.resumptions,
+            "after": self.journal.view.after,
+        }
+        self.journal.happened("job.resume", payload)
+        return True
 
     def _find(self) -> Any:
         sha = self._fields.get("code", "")
@@ -186,10 +215,9 @@ class Attempt:
                 "Start it with NBJOBS_ACCEPT_CODE=true if all who can enqueue may run code here, "
                 "or move the job to a module."
             )
-        data = insist(lambda: self._store.get_code(sha))
-        if data is None:
+        if self._code is None:
             raise StepsChanged("The code of this run is no longer stored.", stored=[f"code {sha}"], found=["nothing"])
-        return code.load(data)
+        return code.load(self._code)
 
     def _load_view(self) -> RunView:
         loaded = insist(lambda: reading.load(self._client, self._keys, self.claim.run))

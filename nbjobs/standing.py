@@ -5,15 +5,22 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from typing import Any, NoReturn
+from collections.abc import Generator
+from typing import Any, NoReturn, TypeVar
 
 from . import codec
+from .beside import beside
 from .errors import Interrupt, InvalidStepError
 from .leaving import Halt, OpenLoop
 from .order import Order
 from .progress import Ended, Progress, World
-from .steps import Step
+from .steps import ITER_FROM, KEY, Step
 from .values import Values
+
+T = TypeVar("T")
+
+Plan = Generator[None, "str | None", T]
+"""What is to be done, with a checkpoint wherever it yields; it is sent why the attempt is to stop, or None."""
 
 
 class Standing:
@@ -108,6 +115,13 @@ class Standing:
             InvalidStepError: that step has ended.
             Interrupt: the attempt is to stop.
         """
+        self._drive(self._reaching(step))
+
+    async def areach(self, step: Step | None = None) -> None:
+        """Do as :meth:`reach`, while the event loop turns."""
+        await self._adrive(self._reaching(step))
+
+    def _reaching(self, step: Step | None = None) -> Plan[None]:
         if step is not None:
             if step is not self.running:
                 raise InvalidStepError(
@@ -115,7 +129,7 @@ class Standing:
                     "step.current was kept: ask for step.current inside the step."
                 )
             step.flag = False  # before the commit: who raises it meanwhile is heard
-        reason = self._world.checkpoint()
+        reason = yield
         if reason is not None:
             self.interrupt(reason)
 
@@ -160,16 +174,47 @@ class Standing:
         self.running = self._loop = None
         step.flag = True  # whoever goes on with it all the same is found out
 
-    def _is_count(self, step: Step) -> bool:
-        stored = step.stored.value
-        fits = stored is None or bool(stored == step.done)
+    def _fits(self, step: Step, kind: str) -> bool:
+        """Whether what is stored of a step is a cursor of this kind of loop; False where that does not matter."""
+        (stored, mark), done = step.stored, step.done
+        fits = mark == kind if kind in (KEY, ITER_FROM) else mark not in (KEY, ITER_FROM) and stored == done
+        fits = fits or (stored is None and mark is None)
         if not fits and not self.accepted:
+            found = {KEY: "a loop with key=", ITER_FROM: "a loop over iter_from"}.get(kind, "a loop")
+            expected = {KEY: "no key", ITER_FROM: "no cursor of iter_from"}.get(kind, "no count of items")
             self.changed(
-                f"Step '{step.name}' is a loop now, and what is stored of it is no count of items.",
+                f"Step '{step.name}' is {found} now, and what is stored of it is {expected}.",
                 stored=f"{step.name}: cursor {codec.preview(stored, 80)}",
-                found=f"{step.name}: a loop",
+                found=f"{step.name}: {found}",
             )
         return fits
+
+    # -- sync and async ------------------------------------------------------------------------------------------
+
+    def _drive(self, plan: Plan[T]) -> T:
+        """Do what a plan says, with a checkpoint wherever it yields."""
+        try:
+            next(plan)
+            while True:
+                plan.send(self._world.checkpoint())
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+    async def _adrive(self, plan: Plan[T]) -> T:
+        """Do what a plan says, with each checkpoint beside the event loop."""
+        try:
+            next(plan)
+            while True:
+                try:
+                    reason = await beside(self._world.checkpoint)
+                except BaseException as error:
+                    plan.throw(error)
+                    raise
+                plan.send(reason)
+        except StopIteration as end:
+            value: T = end.value
+            return value
 
     def _outcome(self, step: Step, *, interrupted: bool) -> dict[str, Any]:
         cursor, done = step.standing()

@@ -15,15 +15,21 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from . import continuation
 from .errors import ContinuationError, InvalidStepError
 from .loops import Each
+from .progress import Saved
 from .steps import Cursor, Nowhere, Step, plain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
     from types import FrameType
 
+    from .inputs import AsyncResumable, Resumable
+
     F = TypeVar("F", bound=Callable[..., Any])
 
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+    Source = Iterable[T] | AsyncIterable[T] | Resumable[T] | AsyncResumable[T]
 
 
 class Stepping:
@@ -77,14 +83,39 @@ class Stepping:
             return _call_async(name, fn, tuple(rest), kwargs)
         return _call(name, fn, tuple(rest), kwargs)
 
+    @overload
     def each(
         self,
         name: str,
-        items: Iterable[T] | AsyncIterable[T],
+        items: Source[T],
         *,
         total: int | None = None,
         every: int | None = None,
-    ) -> Each[T]:
+        key: Callable[[T], Any] | None = None,
+        batch: None = None,
+    ) -> Each[T]: ...
+    @overload
+    def each(
+        self,
+        name: str,
+        items: Source[T],
+        *,
+        batch: int,
+        total: int | None = None,
+        every: int | None = None,
+        key: Callable[[T], Any] | None = None,
+    ) -> Each[list[T]]: ...
+
+    def each(
+        self,
+        name: str,
+        items: Any,
+        *,
+        total: int | None = None,
+        every: int | None = None,
+        key: Callable[[Any], Any] | None = None,
+        batch: int | None = None,
+    ) -> Each[Any]:
         """Loop over ``items`` as the step ``name``, with a cursor, a count, a rate and a time left for nothing.
 
         An item is done when the loop asks for the next one. What is done is durable within about 50 ms, and an item
@@ -94,20 +125,29 @@ class Stepping:
             name: the step's name, unique in the run.
             items: a sequence goes on at an index; any other iterable is read again and its first items are skipped,
                 so it must give the same items in the same order. The last item done is compared by a fingerprint: a
-                list that has changed pauses the run. A list that has grown goes on.
+                list that has changed pauses the run. A list that has grown goes on. An object with
+                ``iter_from(cursor)`` is asked for what is left, see :class:`nbjobs.inputs.Resumable`.
             total: how many there will be, where ``len(items)`` does not tell.
-            every: commit after so many items instead of by time. ``every=1`` repeats at most one item after a crash.
+            every: commit after so many items, or batches, instead of by time. ``every=1`` repeats at most one after a
+                crash.
+            key: a function that gives each item's key, such as ``lambda row: row.id``. The loop goes on behind the
+                item with the key of the last one done, whatever came or went in front of it. Keys are data, and no
+                two items have the same.
+            batch: give lists of up to so many items. Items are counted all the same.
 
         Raises:
             TypeError: a set (no stable order) or a DataFrame (use ``itertuples()``).
+            ValueError: options that do not go together.
             ContinuationError: the items were asked for by a pool or another thread. ``list()`` and loaders that
                 fetch ahead cannot be told from a loop: do not put them around it.
 
         >>> from nbjobs import step
         >>> sum(step.each("add", [1, 2, 3]))
         6
+        >>> list(step.each("send", "abcde", batch=2))
+        [['a', 'b'], ['c', 'd'], ['e']]
         """
-        return Each(name, items, total=total, every=every)
+        return Each(name, items, total=total, every=every, key=key, batch=batch)
 
     @property
     def current(self) -> Step:
@@ -176,10 +216,16 @@ async def _await_in(
     kwargs: dict[str, Any],
     options: dict[str, Any],
 ) -> Any:
-    with run.stepping(name, **options) as running:
-        if running.step is not None:
-            running.value = await _await_or_thread(fn, args, kwargs)
-    return running.value
+    found = await run.abegin(name, **options)
+    if isinstance(found, Saved):
+        return continuation.value_of(found)
+    try:
+        value = await _await_or_thread(fn, args, kwargs)
+    except BaseException as error:
+        run.fail(error)
+        raise
+    await run.aend(value)
+    return value
 
 
 async def _await_plainly(

@@ -16,16 +16,18 @@ from __future__ import annotations
 from contextvars import ContextVar
 from datetime import date, timedelta
 from operator import index
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex
+from typing import Any, NamedTuple, NoReturn, Protocol, SupportsIndex
 
 import msgspec
 
 from . import codec
 from .errors import BadData, CursorError, NotData, TooLarge, UnadvanceableCursorError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+COUNT, KEY, ITER_FROM = "count", "key", "from"
+"""Kinds of a loop's cursor: how many items are done; the key of the last one done; what ``iter_from`` gave with it.
 
+The latter two stand in a cursor's ``fingerprint``.
+"""
 
 _UNCHANGEABLE = (int, str, bool, float, bytes, date, type(None))
 
@@ -126,6 +128,16 @@ def successor(value: Any) -> Any:
     )
 
 
+class Place(Protocol):
+    """How a loop's place among its items is computed at a commit, so that no item pays for it."""
+
+    def standing(self, done: int) -> tuple[Cursor, int]:
+        """Return a cursor and the count of items done that belong together; ``done`` is the count just read.
+
+        Called by other threads too, while the loop goes on.
+        """
+
+
 class Step:
     """The step that is running: ``nbjobs.step.current``.
 
@@ -140,10 +152,12 @@ class Step:
         "_counts",
         "_owner",
         "_start",
-        "cursor_of",
         "done",
+        "first",
         "flag",
+        "item",
         "name",
+        "place",
         "resumed",
         "stored",
         "total",
@@ -160,10 +174,14 @@ class Step:
         #: Raised by another thread: the next finished item is committed by the loop itself. Stays up after the end.
         self.flag = False
         self._put(start.value)
-        #: What a loop puts here computes the cursor from ``done`` at a commit, so that no item pays for it.
-        self.cursor_of: Callable[[int], Cursor] | None = None
+        #: Of a loop.
+        self.place: Place | None = None
+        #: What names the item in hand, in a loop that knows its items by more than their number.
+        self.item: Any = None
         self._owner = owner
         self._start = (done, start.value)
+        #: How many items were done when this attempt began.
+        self.first = done
         #: The cursor that this attempt began with.
         self.stored = start
 
@@ -174,7 +192,7 @@ class Step:
     @property
     def cursor(self) -> Any:
         """Where the next attempt would go on; None before anything was set."""
-        return self.value if self.cursor_of is None else self.cursor_of(self.done).value
+        return self.value if self.place is None else self.place.standing(self.done)[0].value
 
     @property
     def advanced(self) -> bool:
@@ -188,8 +206,8 @@ class Step:
         Give it to an outside service as its idempotency key: an item that is done again after a crash is then
         recognised there.
         """
-        before = self.done if self.cursor_of is not None else self.value
-        text = before if isinstance(before, (int, str)) else check_cursor(before)
+        item = self.value if self.place is None else self.done if self.item is None else self.item
+        text = item if isinstance(item, (int, str)) else check_cursor(item)
         return f"{self._owner.run_id}:{self.name}:{text}"
 
     @property
@@ -242,9 +260,8 @@ class Step:
 
     def standing(self) -> tuple[Cursor, int | None]:
         """Return the cursor and the count of items done that belong together, for a commit."""
-        if self.cursor_of is not None:
-            done = self.done  # read once: the loop goes on meanwhile
-            return self.cursor_of(done), done
+        if self.place is not None:
+            return self.place.standing(self.done)
         value = self.value
         if self.done and value is self.stored.value:  # a loop that goes on, and has not yet found its place
             return self.stored, self.done
@@ -269,9 +286,14 @@ class Nowhere:
 
     run_id = "no-run"
     fence = 0
+    accepted = True
 
     def reach(self, step: Step) -> None:
         """Do nothing."""
+
+    def changed(self, message: str, *, stored: str, found: str) -> NoReturn:
+        """Never called: nothing is stored that could have changed."""
+        raise AssertionError(message)
 
 
 #: The step that is running outside a run, where a job or a step is called as the function that it is.

@@ -21,7 +21,7 @@ from .vitals import MIB, memory_limit, resident_bytes
 _THREAD_PATIENCE = 0.05
 # Threads that libraries keep for the whole process and that run none of the body's code.
 _KEPT_THREADS = {("tqdm._monitor", "TMonitor")}
-_OWN_THREADS = {"nbjobs-ticker", "nbjobs-follower"}
+_OWN_THREADS = {"nbjobs-ticker", "nbjobs-follower", "nbjobs-commit"}
 
 
 class Baseline:

@@ -84,11 +84,13 @@ def prepared(
     stop: Callable[[], str | None],
     fence: int,
     kind: type[World] = World,
+    *,
     is_async: bool = False,
+    accepted: bool = False,
 ) -> World:
     """A world with its continuation."""
     world = kind((progress.progress if isinstance(progress, World) else progress) or NOTHING, stop)
-    world.run = Continuation(world, world.progress, run_id="r1", fence=fence, is_async=is_async)
+    world.run = Continuation(world, world.progress, run_id="r1", fence=fence, is_async=is_async, accepted=accepted)
     return world
 
 
@@ -99,9 +101,10 @@ def attempt(
     stop: Callable[[], str | None] = lambda: None,
     fence: int = 1,
     kind: type[World] = World,
+    accepted: bool = False,
 ) -> World:
     """One attempt of ``body``: what came of it, in ``value`` or ``error``, and what is durable."""
-    world = prepared(progress, stop, fence, kind)
+    world = prepared(progress, stop, fence, kind, accepted=accepted)
     with active(world.run):
         try:
             world.value = body()
@@ -119,14 +122,16 @@ async def aattempt(
     *,
     stop: Callable[[], str | None] = lambda: None,
     fence: int = 1,
+    kind: type[World] = World,
+    accepted: bool = False,
 ) -> World:
     """Do as `attempt`, for an async body, in a task of its own."""
-    world = prepared(progress, stop, fence, is_async=True)
+    world = prepared(progress, stop, fence, kind, is_async=True, accepted=accepted)
 
     async def perform() -> None:
         with active(world.run):
             world.value = await body()
-            world.run.finish()
+            await world.run.afinish()
 
     (error,) = await asyncio.gather(perform(), return_exceptions=True)
     world.close(error)
