@@ -1,8 +1,9 @@
 """One attempt from the worker's side: claimed, performed in a child, given back.
 
 The worker claims a run only while it has a free place for its kind of body, and it calls `lapse` after
-every end of a child, whatever the child said: where the child has written how the attempt ended, that call changes
-nothing and answers the run as it stands. The next attempt is queued from that answer.
+every end of a child but one: a run that has ended needs no next attempt. Where the child has written how the
+attempt ended otherwise, that call changes nothing and answers the run as it stands. The next attempt is queued
+from that answer.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .journal import Claim
 from .keys import Keys, enc, parse_arq_id
 from .leases import SCHEMA, Held, Leases, arq_id_of, forget_entry, new_owner
 from .pool import End, Pool
+from .view import ENDED
 
 logger = logging.getLogger("nbjobs.worker")
 
@@ -210,7 +212,10 @@ class Attempts:
         return reply
 
     async def _give_back(self, holding: Holding, end: End) -> None:
-        held, code = holding.held, (end.outcome or {}).get("code", "")
+        held, outcome = holding.held, end.outcome or {}
+        code = outcome.get("code", "")
+        if not end.died and outcome.get("state") in ENDED:
+            return  # where that is not so, because Redis fell back since, the sweeper finds it by the lease
         fate = holding.ended if end.died and holding.ended else _fate(end)
         blameless = end.died and (
             not end.started or end.shared or end.reason in ("nursery", "closed", "no child") or holding.release

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TICK = 0.02  # seconds
+_PATIENCE = 50  # ticks without anything to look at, until the thread sleeps
 
 
 class Ticked(Protocol):
@@ -35,6 +36,7 @@ class Ticker:
         self._lock = threading.Lock()
         self._ticked: list[Ticked] = []
         self._wake = threading.Event()
+        self._asleep = False
         self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
@@ -42,7 +44,9 @@ class Ticker:
         """Look at ``ticked`` while the ``with`` block runs."""
         with self._lock:
             self._ticked = [*self._ticked, ticked]
-            self._wake.set()
+            if self._asleep:
+                self._asleep = False
+                self._wake.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="nbjobs-ticker", daemon=True)
                 self._thread.start()
@@ -53,15 +57,25 @@ class Ticker:
                 self._ticked = [other for other in self._ticked if other is not ticked]
 
     def _run(self) -> None:
+        idle = 0
         while True:
-            if not self._ticked:
-                self._wake.clear()
-                if not self._ticked:  # looked at again: somebody may have come before the clear
-                    self._wake.wait()
+            idle = 0 if self._ticked else idle + 1
+            if idle > _PATIENCE:
+                self._sleep()
+                idle = 0
             now = time.monotonic()
             for ticked in self._ticked:
                 ticked.tick(now)
             time.sleep(max(0.0, TICK - (time.monotonic() - now)))
+
+    def _sleep(self) -> None:
+        """Wait for something to look at. Not at once: a process that runs one short body after another is not woken."""
+        with self._lock:
+            if self._ticked:
+                return
+            self._asleep = True
+            self._wake.clear()
+        self._wake.wait()
 
 
 ticker = Ticker()
