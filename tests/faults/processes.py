@@ -69,11 +69,11 @@ class Worker:
         """Send a signal to the worker, and to all below it where that is asked; return the time, in ns."""
         below = self.below()
         at = time.monotonic_ns()
+        self.process.send_signal(number)  # first: a worker that sees its children killed gives their runs back
         if everybody:
             for one in below:
                 with suppress(psutil.NoSuchProcess):
                     one.send_signal(number)
-        self.process.send_signal(number)
         return at
 
     def kill(self, *, everybody: bool = False) -> int:
