@@ -29,6 +29,7 @@ class Payload(msgspec.Struct, frozen=True):
     resumed: Any = None
     done: Any = None
     total: Any = None
+    inner: Any = None
     duration: Any = None
     interrupted: Any = None
     exception: Any = None

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .continuation import Continuation
     from .events import Event
     from .progress import Ended
+    from .steps import Step
     from .store import Store
     from .view import RunView
 
@@ -148,6 +149,7 @@ class Journal:
         self._allowance = float(_OWN_EVENTS)
         self._refilled = time.monotonic()
         self._dropped = 0
+        self._inner: tuple[str, int, int | None] | None = None  # what was last told of a loop in the step
         self._written: tuple[str, Any, int] = ("", None, 0)  # step, value, done of the last commit
         self._at = 0.0  # monotonic time of the last commit
         self._progress_at = 0.0
@@ -222,6 +224,7 @@ class Journal:
                 step.flag = True
             return
         moved = step is not None and (step.name, step.value, step.done) != self._written
+        moved = moved or (now - self._progress_at >= _PROGRESS_EVERY and _inner(step) != self._inner)
         due = now - self._at >= self._interval
         if step is not None and not step.flag and (due or not moved):
             step.flag = True  # the loop commits best: a thread beside it waits for the interpreter again and again
@@ -286,13 +289,15 @@ class Journal:
             moved = bool(run.ended) or (step is not None and written != self._written and step.advanced)
             pending, ended = self._take_events(), run.ended
             run.ended = []
-            if not (pending or ended or final or written != self._written):
+            now, inner = time.monotonic(), _inner(step)
+            shown = final or now - self._progress_at >= _PROGRESS_EVERY
+            tells = shown and step is not None and (moved or inner != self._inner)
+            if not (pending or ended or final or tells or written != self._written):
                 return None
-            self._written = written
-        now = self._at = time.monotonic()
-        if moved and step is not None and (final or now - self._progress_at >= _PROGRESS_EVERY):
-            self._progress_at = now
-            pending.insert(0, self._progress(step.name, cursor.value if cursor else None, done, step.total))
+            self._written, self._at = written, now
+        if tells and step is not None:
+            self._progress_at, self._inner = now, inner
+            pending.insert(0, self._progress(step.name, cursor.value if cursor else None, done, step.total, inner))
         if moved:
             self._crashes = 0
         self._c += 1
@@ -361,8 +366,12 @@ class Journal:
             source_location=None,
         )
 
-    def _progress(self, step: str, cursor: Any, done: int | None, total: int | None) -> tuple[str, str, str]:
-        payload = {"step": step, "cursor": cursor, "done": done, "total": total}
+    def _progress(
+        self, step: str, cursor: Any, done: int | None, total: int | None, inner: tuple[str, int, int | None] | None
+    ) -> tuple[str, str, str]:
+        payload: dict[str, Any] = {"step": step, "cursor": cursor, "done": done, "total": total}
+        if inner is not None:
+            payload["inner"] = dict(zip(("name", "done", "total"), inner, strict=True))
         if self._dropped:
             payload["dropped"] = self._dropped
         event = self._event("job.progress", payload)
@@ -396,6 +405,11 @@ def closing_name(outcome: str, state: str) -> str:
     if state in ("completed", "failed", "cancelled"):
         return f"job.{state}"
     return "job.retry_scheduled" if outcome == "retrying" and state != "paused" else "job.interrupt"
+
+
+def _inner(step: Step | None) -> tuple[str, int, int | None] | None:
+    inner = step.inner if step is not None else None
+    return inner.standing() if inner is not None else None
 
 
 def _text(number: int | None) -> str:

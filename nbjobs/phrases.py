@@ -12,7 +12,7 @@ from .runview import ENDED, HELD, WAITING, RunView
 
 
 class Fact(msgspec.Struct, frozen=True):
-    """One fact; kinds: count rate remaining resumed elapsed attempt wait note."""
+    """One fact; kinds: count inner rate remaining resumed elapsed attempt wait note."""
 
     kind: str
     text: str
@@ -99,11 +99,13 @@ def clock(view: RunView, remaining: str) -> Clock | None:
 
 
 def facts(view: RunView, total: int | None, speed: float | None, remaining: str) -> tuple[Fact, ...]:
-    """Five facts at most: count, rate, time left or taken, resumptions or attempts, a note."""
+    """Five facts at most: count, that of an inner loop, rate, time left or taken, resumptions or attempts, a note."""
     facts: list[Fact] = []
     counted = _counted(view, total)
     if counted:
         facts.append(Fact("count", counted))
+    if nested := inner(view):
+        facts.append(Fact("inner", nested))
     if speed and (pace := words.rate(speed)):
         facts.append(Fact("rate", pace))
     if remaining:
@@ -128,6 +130,15 @@ def _counted(view: RunView, total: int | None) -> str:
     if done is None or not (done or total):
         return ""
     return f"{words.count(done)} of {words.count(total)}" if total and done <= total else words.count(done)
+
+
+def inner(view: RunView) -> str:
+    """How far a loop inside the step is."""
+    done, total = view.inner_done, view.inner_total
+    if not view.inner or done is None or not view.in_step or view.state not in HELD:
+        return ""
+    of = f" of {words.count(total)}" if total and done <= total else ""
+    return f"{view.inner} {words.count(done)}{of}"
 
 
 def _resumed(view: RunView) -> str:

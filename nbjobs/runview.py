@@ -40,6 +40,7 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     """The folded state of a run: raw numbers, times in ms of Redis' clock, texts cleaned and cut.
 
     `step` is the step in progress, also between two attempts; `in_step` says whether its body runs now.
+    `inner*` are of a loop inside the step, as it was last told of.
     `earlier` is what of `done` stems from earlier attempts. `resumed_*` hold where the last resumed attempt
     went on; they stay to the end. `no_worker` is a reader's own observation and never stored.
     """
@@ -64,6 +65,9 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     done: Count | None = None
     total: Count | None = None
     earlier: Count | None = None
+    inner: str = ""
+    inner_done: Count | None = None
+    inner_total: Count | None = None
     steps: tuple[StepView, ...] = ()
     # when
     enqueued: Count = 0

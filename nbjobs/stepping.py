@@ -17,6 +17,7 @@ from .errors import ContinuationError, InvalidStepError
 from .loops import Each
 from .progress import Saved
 from .steps import Cursor, Nowhere, Step, plain
+from .tracks import Track
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
@@ -149,6 +150,27 @@ class Stepping:
         """
         return Each(name, items, total=total, every=every, key=key, batch=batch)
 
+    def track(
+        self, items: Iterable[T] | AsyncIterable[T], *, total: int | None = None, name: str = "inner"
+    ) -> Track[T]:
+        """Loop over ``items`` inside a step and show how far that is; such as the batches of an epoch.
+
+        There is no cursor, and no checkpoint: what is resumed is the step around it, at its own. Of tracks in one
+        another the innermost is shown.
+
+        Args:
+            items: anything, for a ``for`` or an ``async for``.
+            total: how many there will be, where ``len(items)`` does not tell.
+            name: what an item is, for the card: ``"batch"`` makes "batch 40 of 100".
+
+        >>> from nbjobs import step
+        >>> for epoch in step.each("train", range(2)):
+        ...     print(epoch, [batch for batch in step.track(["a", "b"], name="batch")])
+        0 ['a', 'b']
+        1 ['a', 'b']
+        """
+        return Track(items, self._running(), total=total, name=name)
+
     @property
     def current(self) -> Step:
         """The step that is running.
@@ -156,14 +178,17 @@ class Stepping:
         Raises:
             ContinuationError: none is.
         """
-        run = continuation.current()
-        step = run.running if run is not None else plain.get()
+        step = self._running()
         if step is None:
             raise ContinuationError(
                 "No step is running here. step.current is for the body of a step: inside step(name, fn), a function "
                 "under @step, or a loop over step.each."
             )
         return step
+
+    def _running(self) -> Step | None:
+        run = continuation.current()
+        return run.running if run is not None else plain.get()
 
     def __reduce__(self) -> str:
         return "step"  # pickled by reference: a job sent by value refers to it

@@ -101,6 +101,8 @@ def _number(view: RunView, entry: Mapping[str, str], changes: Changes, n: int, n
             changes.setdefault("earlier", changes.get("done", view.done))
 
 
+_NO_INNER: Changes = {"inner": "", "inner_done": None, "inner_total": None}
+
 # The handlers, one per event. Each answers what it changes.
 
 
@@ -159,6 +161,7 @@ def _step_started(view: RunView, p: Payload, now: int) -> Changes:
         "total": total,
         "earlier": done if resumed else None,
         "step_began": now,
+        **_NO_INNER,
         "samples": ((done or 0, now),),
         "gaps": (),
         "committed": now,
@@ -170,20 +173,29 @@ def _step_started(view: RunView, p: Payload, now: int) -> Changes:
 
 def _progress(view: RunView, p: Payload, now: int) -> Changes:
     done, total = whole(p.done), whole(p.total)
-    changes: Changes = {"cursor": short(p.cursor), "total": view.total if total is None else total}
+    changes: Changes = {"cursor": short(p.cursor), "total": view.total if total is None else total, **_inner(p.inner)}
     if done is None:
         return changes
     changes["done"] = done
     samples = view.samples
     if samples and now <= samples[-1][1]:
         return changes
-    if len(samples) > 1 and now - samples[-2][1] < _APART:
-        samples = samples[:-1]
-    changes["samples"] = (*samples[1 - MAX_SAMPLES :], (done, now))
+    if not (changes["inner"] and samples and done == samples[-1][0]):  # an inner loop says nothing of the rate
+        if len(samples) > 1 and now - samples[-2][1] < _APART:
+            samples = samples[:-1]
+        changes["samples"] = (*samples[1 - MAX_SAMPLES :], (done, now))
     if view.committed and now > view.committed:
         changes["gaps"] = (*view.gaps[1 - MAX_GAPS :], now - view.committed)
     changes["committed"] = now
     return changes
+
+
+def _inner(told: object) -> Changes:
+    """What is told of a loop inside the step."""
+    if not isinstance(told, Mapping):
+        return _NO_INNER
+    name = text(told.get("name"), 40) or "inner"
+    return {"inner": name, "inner_done": whole(told.get("done")), "inner_total": whole(told.get("total"))}
 
 
 def _step(view: RunView, p: Payload, now: int) -> Changes:
@@ -194,7 +206,7 @@ def _step(view: RunView, p: Payload, now: int) -> Changes:
     state = "stopped" if stopped else "failed" if failed else "done"
     note = text(p.note) or ("its value is not kept: the step runs again on resume" if p.kept is False else "")
     step = StepView(name=name, state=state, ms=millis(p.duration), done=done, total=total, note=note)
-    changes: Changes = {"steps": _with_step(view, step), "in_step": False, "samples": (), "gaps": ()}
+    changes: Changes = {"steps": _with_step(view, step), "in_step": False, "samples": (), "gaps": (), **_NO_INNER}
     if p.kept is False:
         changes["marks"] = _marked(view, "not-kept")
     if stopped or failed:
