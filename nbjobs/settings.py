@@ -69,7 +69,7 @@ class NbJobs(Configurable):
 
     workers = Int(1, help="workers of an environment that the embedded daemon keeps").tag(config=True)
     children = Int(help="processes for sync bodies; default: the cores").tag(config=True)
-    child_runs = Int(100, help="runs after which a child is replaced").tag(config=True)
+    child_runs = Int(1000, help="runs after which a child is replaced").tag(config=True)
     async_runs = Int(100, help="async bodies at a time").tag(config=True)
     max_crashes = Int(3, help="crashes in a row without progress that a run survives").tag(config=True)
     run_events = Int(1000, help="events kept of a run").tag(config=True)

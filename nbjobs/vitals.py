@@ -6,15 +6,16 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 if sys.platform != "win32":
     import resource
 
-_STATUS = Path("/proc/self/status")
-_STATM = Path("/proc/self/statm")
-_CLEAR_REFS = Path("/proc/self/clear_refs")
+_STATUS = "/proc/self/status"
+_STATM = "/proc/self/statm"
+_CLEAR_REFS = "/proc/self/clear_refs"
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 MIB = 1 << 20
 
@@ -35,8 +36,8 @@ class Meter:
 
     def __init__(self) -> None:
         # The kernel forgets the peak so far; `ru_maxrss` would never fall.
-        with contextlib.suppress(OSError):
-            _CLEAR_REFS.write_bytes(b"5")
+        with contextlib.suppress(OSError), _opened(_CLEAR_REFS, os.O_WRONLY) as file:
+            os.write(file, b"5")
         self._cpu = _cpu_seconds()
         self._last: Usage | None = None
 
@@ -48,6 +49,21 @@ class Meter:
     def last(self) -> Usage:
         """What it read last, or reads now where nobody has asked yet: the kernel takes its time to tell."""
         return self._last or self.read()
+
+
+@contextlib.contextmanager
+def _opened(path: str, flags: int) -> Iterator[int]:
+    """A file of the kernel, as a descriptor: Python's own file objects cost more than what is read here."""
+    file = os.open(path, flags)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _told(path: str) -> bytes:
+    with _opened(path, os.O_RDONLY) as file:
+        return os.read(file, 1 << 16)
 
 
 def _cpu_seconds() -> float:
@@ -68,7 +84,7 @@ def _max_rss() -> int:
 def status_bytes(field: bytes) -> int:
     """A size that the kernel tells of this process, in bytes; 0 where it tells none."""
     try:
-        status = _STATUS.read_bytes()
+        status = _told(_STATUS)
     except OSError:
         return 0
     _, found, rest = status.partition(field)
@@ -78,7 +94,7 @@ def status_bytes(field: bytes) -> int:
 def resident_bytes() -> int:
     """Memory of this process at present, in bytes; 0 where the kernel does not tell."""
     try:
-        return int(_STATM.read_bytes().split()[1]) * _PAGE
+        return int(_told(_STATM).split()[1]) * _PAGE
     except OSError:
         return 0
 

@@ -41,7 +41,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (s.redis_url, s.queue_redis_url, s.queue, s.adapter) == (None, None, None, "arq")
     assert (s.lease, s.renew, s.sweep, s.commit_interval, s.grace) == (15, 5, 5, 0.05, 25)
     assert (s.crash_wait, s.max_crashes, s.keep, s.idle_exit) == ([0, 10, 60], 3, 604800, 600)
-    assert (s.child_runs, s.async_runs, s.run_events, s.user_events) == (100, 100, 1000, 5000)
+    assert (s.child_runs, s.async_runs, s.run_events, s.user_events) == (1000, 100, 1000, 5000)
     assert s.children >= 1
     assert Path(s.data_dir).name == Path(s.runtime_dir).name == "nbjobs"
 
