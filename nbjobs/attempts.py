@@ -33,8 +33,12 @@ T = TypeVar("T")
 
 FIELDS = [
     *("state", "kind", "job", "queue", "user", "tags", "owner", "attempt", "v"),
-    *("failures", "steps", "cursor", "resumptions", "enqueued_at", "last_id"),
+    *("failures", "steps", "cursor", "resumptions", "enqueued_at", "last_id", "args", "code"),
 ]
+BODY = ("job", "args", "code", "tags")
+"""What the child of a first attempt needs of the run; of later ones it reads progress and view as well."""
+
+_BODY_LIMIT = 8_192
 _WAITING = ("queued", "scheduled", "retrying")
 _LAST_MOMENT = 3.0
 _LONGEST_PAUSE = 2.0
@@ -50,6 +54,7 @@ class Candidate:
         id: of its entry in arq's queue.
         held: the run; its attempt is the one to be claimed.
         kind: ``sync`` or ``async``.
+        body: the fields `BODY` where this is the first attempt and they are small.
     """
 
     id: str
@@ -58,6 +63,7 @@ class Candidate:
     failures: int
     resumptions: int
     enqueued_at: int
+    body: dict[str, str]
 
 
 class Attempts:
@@ -304,6 +310,9 @@ def _candidate(id: str, fields: dict[str, str | None]) -> Candidate | None:
         failures=int(fields["failures"] or 0),
         resumptions=int(fields["resumptions"] or 0) + begun,
         enqueued_at=int(fields["enqueued_at"] or 0),
+        body={}
+        if attempt > 1 or len(fields["args"] or "") > _BODY_LIMIT
+        else {name: fields[name] or "" for name in BODY},
     )
 
 
@@ -333,6 +342,7 @@ def _claim_of(candidate: Candidate, held: Held, reply: ClaimReply) -> Claim:
         kind=candidate.kind,
         queue=held.queue,
         view_id=reply.view_id,
+        fields=candidate.body,
     )
 
 

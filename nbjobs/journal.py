@@ -44,6 +44,8 @@ T = TypeVar("T")
 _PROGRESS_EVERY = 0.1  # seconds: ten progress events a second
 _OWN_EVENTS = 50  # a second of the body's own events; beyond that only the latest of each name
 _BATCH = 200  # events in a commit; the store takes 256
+_SHORT = 1.0  # seconds of a run that need no view, ...
+_FEW = 50  # ... if it has had no more state events
 _HOLD = 1.0  # seconds after which an unanswered commit holds the loop
 _log = logging.getLogger("nbjobs.journal")
 
@@ -58,6 +60,7 @@ class Claim(msgspec.Struct, frozen=True):
         now: Redis time of the claim, in ms.
         kind: ``sync`` or ``async``.
         view_id: behind which entry of the run's stream the stored view ends.
+        fields: of a run that begins for the first time, what its child needs of the hash; else empty.
     """
 
     user: str
@@ -74,6 +77,7 @@ class Claim(msgspec.Struct, frozen=True):
     kind: str = "sync"
     queue: str = ""
     view_id: str = "0-0"
+    fields: dict[str, str] = {}
 
 
 class Ending(NamedTuple):
@@ -108,8 +112,8 @@ class Journal:
         job: the job's full name, for the payload of its events.
         tags: the run's tags.
         store: where it writes.
-        loaded: the run's view as it stands at the claim.
-        load: reads it again.
+        loaded: the run's view as it stands at the claim; None where it is to be read when it is needed.
+        load: reads it.
         interval: seconds between two commits of fast items.
     """
 
@@ -119,7 +123,7 @@ class Journal:
         self,
         claim: Claim,
         store: Store,
-        loaded: RunView,
+        loaded: RunView | None,
         load: Callable[[], RunView],
         *,
         job: str = "",
@@ -137,9 +141,10 @@ class Journal:
         self._store = store
         self._load = load
         self.view = loaded
+        self._started = time.monotonic()
         self._shortest = interval
         self._interval = interval
-        self._ahead_ns = claim.now * 1_000_000 - time.time_ns()
+        self.ahead_ns = claim.now * 1_000_000 - time.time_ns()
         self._c = claim.c
         self._n = claim.n
         self._state = "running"
@@ -190,6 +195,7 @@ class Journal:
 
     def note(self, event: Event) -> None:
         """Take an event of the body along; beyond 50 a second only the latest of each name."""
+        event = replace(event, timestamp=event.timestamp + self.ahead_ns)
         with self.continuation.lock:
             if self._is_allowed():
                 self._pending.append(("o", event.name, events.encode(event)))
@@ -322,7 +328,15 @@ class Journal:
         return taken + [("o", event.name, events.encode(event)) for event in late]
 
     def _fold(self, pending: list[tuple[str, str, str]]) -> str:
-        """Fold the commit's own events as every reader will, and return the view's text."""
+        """Fold the commit's own events as every reader will, and return the view's text.
+
+        A run that has just begun gets none: its readers fold its few events, and most short runs never need more.
+        """
+        if self.view is None:
+            if time.monotonic() - self._started < _SHORT and self._n < _FEW:
+                self._n += sum(kind == "s" for kind, _, _ in pending)
+                return ""
+            self.view = insist(self._load)
         for kind, name, d in pending:
             entry = {"e": name, "id": self._claim.run, "a": str(self._claim.attempt), "d": d}
             if kind == "s":
@@ -340,7 +354,8 @@ class Journal:
             self.stop("fenced")
             return
         if reply.n != self._n:  # a control came between: its event is not in the view yet
-            self._n, self._state, self.view = reply.n, reply.state, self._load()
+            self._n, self._state = reply.n, reply.state
+            self.view = self.view and self._load()
         if not reply.control:
             self.go_on()
         elif self.reason in (None, "pause", "cancel"):  # else it stops anyway
@@ -362,7 +377,7 @@ class Journal:
             payload={**head, **payload},
             tags=self.tags,
             context=events.get_context() or self._context,
-            timestamp=time.time_ns() + self._ahead_ns,
+            timestamp=time.time_ns() + self.ahead_ns,
             source_location=None,
         )
 
@@ -379,7 +394,7 @@ class Journal:
         return ("p", "job.progress", events.encode(event))
 
     def _meta(self, ended: Ended) -> str:
-        now = (time.time_ns() + self._ahead_ns) // 1_000_000
+        now = (time.time_ns() + self.ahead_ns) // 1_000_000
         meta = {
             "name": ended.name,
             "started": now - round(ended.duration),

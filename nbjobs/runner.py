@@ -88,7 +88,10 @@ class Attempt:
         self._client = client
         self._keys = Keys(claim.user)
         self._store = Store(client, claim.user, settings)
-        self._fields, loaded = insist(lambda: reading.load_whole(client, self._keys, claim.run, claim.view_id))
+        self._fields: Mapping[str, str] = claim.fields
+        loaded = None
+        if not claim.fields:
+            self._fields, loaded = insist(lambda: reading.load_whole(client, self._keys, claim.run, claim.view_id))
         self.journal = Journal(
             claim,
             self._store,
@@ -107,6 +110,11 @@ class Attempt:
             accepted=self._fields.get("accept") == str(claim.attempt),
         )
         self.journal.continuation = self.continuation
+
+    @property
+    def ahead_ns(self) -> int:
+        """How far Redis' clock, by which its events are stamped, is ahead of this process's."""
+        return self.journal.ahead_ns
 
     def stop(self, reason: str) -> None:
         """Ask the body to stop at its next checkpoint. May be called from any thread."""
@@ -200,7 +208,7 @@ class Attempt:
         payload = {
             "description": self.continuation.description,
             "resumptions": self.claim.resumptions,
-            "after": self.journal.view.after,
+            "after": self.journal.view.after if self.journal.view is not None else "",
         }
         self.journal.happened("job.resume", payload)
         return True
