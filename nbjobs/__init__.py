@@ -25,10 +25,12 @@ Defining work
     step        split a job into steps: step(name, fn), @step, step.each(name, items), step.current
 
 Following it
-    Run         what ``enqueue`` returns: id, state, wait(), result(), events(), cancel(), card()
+    Run         what ``enqueue`` returns: id, state, wait(), result(), events(), logs(), cancel(), pause(), card()
     Runs        what ``enqueue_all`` returns: wait(), results(), as_completed()
     attach      find a run by its id, from any kernel
-    runs        list my runs
+    runs        list my runs, by state, job or time
+    LogLine     one line of what a run has printed: run.logs()
+    Gap         stands in run.events() and run.logs() where something is missing
 
 Telling what happens
     notify      report an event; inside a run it goes into the run's stream, in step with its cursor
@@ -71,9 +73,11 @@ from .events import (
     tagged,
     unsubscribe,
 )
+from .history import Gap, LogLine
 from .jobs import Job, job
+from .listing import attach, runs
 from .retries import Retry
-from .run import Run, attach, runs
+from .run import Run
 from .runset import Runs
 from .sinks.stream import StreamSink as _StreamSink
 from .stepping import interrupt, step
@@ -86,9 +90,11 @@ __version__ = "0.1.0"
 __all__ = [
     "Event",
     "EventReporter",
+    "Gap",
     "Interrupt",
     "InvalidStepError",
     "Job",
+    "LogLine",
     "NbjobsError",
     "NotData",
     "RedisUnavailable",

@@ -12,12 +12,14 @@ import functools
 import io
 import queue
 import sys
+import threading
 import time
 from typing import Any
 
 from . import birth
 from .beside import beside
 from .desk import Claim, Desk, current_owner, done, tell_error, to_wire
+from .output import Line, LineCutter, timed
 from .upkeep import Upkeep
 from .vitals import Meter, Usage
 
@@ -31,7 +33,8 @@ class SplitStream(io.TextIOBase):
         self._stream = stream
         self._desk = desk
         self._plain = plain
-        self._open_lines: dict[str, str] = {}
+        self._cutters: dict[str, LineCutter] = {}
+        self._lock = threading.Lock()  # a body's threads print under its name too
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -51,11 +54,9 @@ class SplitStream(io.TextIOBase):
         owner = current_owner.get()
         if not owner or self._desk.left:
             return self._plain.write(text)
-        whole, newline, rest = (self._open_lines.pop(owner, "") + text).rpartition("\n")
-        if rest:
-            self._open_lines[owner] = rest
-        if newline:
-            self._send(owner, whole + newline)
+        with self._lock:
+            cutter = self._cutters.setdefault(owner, LineCutter(self._stream))
+            self._send(owner, cutter.feed(text.encode("utf-8", "backslashreplace")))
         return len(text)
 
     def flush(self) -> None:
@@ -64,12 +65,15 @@ class SplitStream(io.TextIOBase):
 
     def finish_line(self, owner: str) -> None:
         """Sends the open line of an attempt that has ended."""
-        rest = self._open_lines.pop(owner, "")
-        if rest:
-            self._send(owner, rest)
+        with self._lock:
+            cutter = self._cutters.pop(owner, None)
+            if cutter is not None:
+                self._send(owner, cutter.flush())
 
-    def _send(self, owner: str, text: str) -> None:
-        self._desk.report({"op": "print", "owner": owner, "stream": self._stream, "text": text})
+    def _send(self, owner: str, lines: list[Line]) -> None:
+        if lines:
+            told = [(line.text, line.ns) for line in timed(lines)]
+            self._desk.report({"op": "print", "owner": owner, "stream": self._stream, "lines": told})
 
 
 class AsyncChild:

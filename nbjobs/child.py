@@ -21,6 +21,7 @@ import msgspec
 
 from . import asyncchild, birth, lending
 from .desk import Attempt, Claim, Desk, current_owner, done, tell_error, to_wire
+from .output import show_logging
 from .settings import NbJobs, current, set_current
 from .upkeep import Upkeep, code_watch
 from .vitals import Meter, Usage
@@ -128,6 +129,7 @@ class Upbringing:
 def live(channel: Channel, upbringing: Upbringing) -> NoReturn:
     """The life of a child that has been settled, and its end."""
     birth.watch_for_crashes()
+    show_logging()
     code = 0
     try:
         Child(channel, performer=upbringing.performer, children=upbringing.children).serve()

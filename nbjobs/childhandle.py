@@ -175,8 +175,9 @@ class ChildHandle:
             return  # a beat
         if op == "started":
             running.started = True
+            running.ahead = message["ahead"]
         elif op == "print":
-            running.printed([Line(message["stream"], text) for text in message["text"].splitlines()])
+            running.printed([Line(message["stream"], text, ns) for text, ns in message["lines"]])
         elif op in ("lend", "unlend"):
             self._owner.on_lend(self, running, op == "lend")
         elif op in ("done", "refused"):

@@ -63,6 +63,7 @@ __all__ = [
     "async_client",
     "check",
     "client",
+    "client_name",
     "drop_client",
     "execute",
     "resolve_url",
@@ -257,12 +258,15 @@ def client() -> redis.Redis:
         wanted = current().redis_url
         if _shared is None or (wanted and _shared[0] != wanted):
             url = resolve_url()
-            # The embedded daemon stays while clients are connected; a child of its worker is none.
-            name = "nbjobs-child" if "NBJOBS_CHILD" in os.environ else "nbjobs-client"
-            _shared = (url, sync_client(url, name=name))
+            _shared = (url, sync_client(url, name=client_name()))
         elif wanted is None and not embedded.is_as_met(_shared[0]):
             resolve_url()  # the daemon has left since: it is started again, at the same place
         return _shared[1]
+
+
+def client_name() -> str:
+    """Return the name of connections: the embedded daemon stays for clients, and a child of its worker is none."""
+    return "nbjobs-child" if "NBJOBS_CHILD" in os.environ else "nbjobs-client"
 
 
 def drop_client() -> None:

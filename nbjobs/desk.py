@@ -14,6 +14,7 @@ import queue
 import signal
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -32,6 +33,10 @@ current_owner: contextvars.ContextVar[str] = contextvars.ContextVar("nbjobs_owne
 
 class Attempt(Protocol):
     """One attempt at a run, as a child sees it (`runner.Attempt`)."""
+
+    @property
+    def ahead_ns(self) -> int:
+        """How far the clock that stamps its events is ahead of this process's."""
 
     def perform(self) -> Any:
         """Runs a sync body to its outcome."""
@@ -95,13 +100,15 @@ class Desk:
     def begin(self, claim: Claim, usage: Callable[[], Usage | None]) -> Attempt:
         """Makes the attempt of `claim`; from now on it hears of a stop."""
         owner = claim["owner"]
+        with warnings.catch_warnings():
+            pass  # from here on a warning that an earlier body has seen is shown again
         attempt = self._performer(claim, usage)
         with self._lock:
             self._attempts[owner] = attempt
             reason = self._expected.pop(owner, "")
         if reason:
             attempt.stop(reason)
-        self.report({"op": "started", "owner": owner})
+        self.report({"op": "started", "owner": owner, "ahead": attempt.ahead_ns})
         return attempt
 
     def end(self, claim: Claim) -> None:

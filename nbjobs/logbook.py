@@ -1,16 +1,20 @@
 """Writes what bodies print into the log streams of their runs.
 
-One entry of a stream is one batch of lines: ``d`` is a JSON list of ``[stream, line]``, ``x`` counts the lines that
-were dropped before it, where there were any. What is printed never holds up the worker: beyond its caps it is counted
-and dropped.
+One entry of a stream is one batch of lines: ``d`` is a JSON list of ``[stream, line, ns]``, ``t`` counts all lines of
+the run up to its end, those included that were dropped, so a reader knows how many it does not see; ``x`` is how many
+were dropped just before it. What is printed never holds up the worker: beyond its caps it is counted and dropped, the
+oldest first, since the last words say most.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,9 +27,105 @@ from .settings import NbJobs
 logger = logging.getLogger("nbjobs.worker")
 
 ENTRY_LIMIT = 16_384
-_ENTRIES = "200"
-_WAITING = 500  # batches of all runs together
+"""Bytes of an entry."""
+
+KEPT = 2_000
+"""Lines that stay of a run, about; long ones count for several."""
+
+_ENTRY_LINES = 200
 _LINE_LIMIT = 4_096
+_USUAL = 512  # bytes of a line that counts for one
+_RATE = 50.0  # entries a second of one run
+_BURST = 200.0
+_WAITING = 20_000  # lines of one run
+_TICK = 1 / _RATE
+_PAUSE = 0.5  # seconds until the next try where Redis does not answer
+_REMEMBERED = 1_000  # runs
+
+
+class _Entry(NamedTuple):
+    d: str
+    lines: int
+    dropped: int
+    weight: int
+
+
+class _Log:
+    """The log of one run, as far as this worker writes it.
+
+    Attributes:
+        total: lines up to the last entry, those dropped included; None where that must be asked first.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.total: int | None = None
+        self.dropped = 0
+        self._waiting: deque[Line] = deque()
+        self._weights: deque[int] = deque()
+        self._weight = 0
+        self._allowance = _BURST
+        self._refilled = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether anything is to be written."""
+        return bool(self._waiting or self.dropped)
+
+    def note(self, lines: Sequence[Line]) -> None:
+        self._waiting.extend(lines)
+        self._drop(_WAITING)
+
+    def take(self) -> list[_Entry]:
+        """Return what may be written now; of what may not, only the last lines go on waiting."""
+        now = time.monotonic()
+        self._allowance = min(_BURST, self._allowance + (now - self._refilled) * _RATE)
+        self._refilled = now
+        entries = []
+        while self.due and self._allowance >= 1:
+            self._allowance -= 1
+            entries.append(self._next())
+        self._drop(_ENTRY_LINES)
+        return entries
+
+    def written(self, entries: Sequence[_Entry]) -> None:
+        """Take note of entries that are in Redis."""
+        for entry in entries:
+            self._weights.append(entry.weight)
+            self._weight += entry.weight
+        while self._weight - self._weights[0] >= KEPT:
+            self._weight -= self._weights.popleft()
+
+    @property
+    def length(self) -> int:
+        """How many entries shall stay; earlier workers may have written some of them."""
+        return len(self._weights) if self._weight >= KEPT else KEPT
+
+    def failed(self, entries: Sequence[_Entry]) -> None:
+        """Take note of entries that may not be in Redis."""
+        self.total = None
+        self.dropped += sum(entry.lines + entry.dropped for entry in entries)
+
+    def _drop(self, keep: int) -> None:
+        for _ in range(len(self._waiting) - keep):
+            self._waiting.popleft()
+            self.dropped += 1
+
+    def _next(self) -> _Entry:
+        kept: list[tuple[str, str, int]] = []
+        size = 2
+        for line in islice(self._waiting, _ENTRY_LINES):
+            text = _shown(line.text)
+            more = len(msgspec.json.encode((line.stream, text, line.ns))) + 1
+            if size + more > ENTRY_LIMIT:
+                break
+            size += more
+            kept.append((line.stream, text, line.ns))
+        for _ in kept:
+            self._waiting.popleft()
+        dropped, self.dropped = self.dropped, 0
+        weight = max(1, len(kept), size // _USUAL)
+        return _Entry(msgspec.json.encode(kept).decode(), len(kept), dropped, weight)
 
 
 class Logbook:
@@ -39,8 +139,7 @@ class Logbook:
     def __init__(self, client: AsyncClient, settings: NbJobs) -> None:
         self._client = client
         self._keep = round(settings.keep * 1000)
-        self._batches: deque[tuple[str, Sequence[Line]]] = deque()
-        self._dropped: dict[str, int] = {}
+        self._logs: dict[str, _Log] = {}
         self._arrived = asyncio.Event()
         self._written = asyncio.Event()
         self._written.set()
@@ -48,10 +147,9 @@ class Logbook:
     def note(self, keys: Keys, run: str, lines: Sequence[Line]) -> None:
         """Takes lines of a run."""
         key = keys.log(run)
-        if len(self._batches) >= _WAITING:
-            self._dropped[key] = self._dropped.get(key, 0) + len(lines)
-            return
-        self._batches.append((key, lines))
+        log = self._logs.pop(key, None) or _Log(key)
+        self._logs[key] = log  # the last one in the dict is the one that was used last
+        log.note(lines)
         self._written.clear()
         self._arrived.set()
 
@@ -60,38 +158,65 @@ class Logbook:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            while self._batches:
-                await self._write([self._batches.popleft() for _ in range(min(50, len(self._batches)))])
+            while due := [log for log in self._logs.values() if log.due]:
+                done = await self._write(due)
+                if any(log.due for log in due):
+                    await asyncio.sleep(_TICK if done else _PAUSE)
             self._written.set()
+            self._forget()
 
     async def flush(self, within: float) -> None:
         """Waits until all that was taken is written, or the time is over."""
         await asyncio.wait({asyncio.ensure_future(self._written.wait())}, timeout=within)
 
-    async def _write(self, batches: Sequence[tuple[str, Sequence[Line]]]) -> None:
+    async def _write(self, due: Sequence[_Log]) -> bool:
+        """Writes what may be written of these; returns whether Redis took it."""
+        try:
+            await self._ask_totals([log for log in due if log.total is None])
+        except (RedisError, OSError) as error:
+            logger.info("what bodies print waits, for Redis does not answer: %s", type(error).__name__)
+            return False
+        taken = [(log, entries) for log in due if (entries := log.take())]
+        if not taken:
+            return True
         pipe = self._client.pipeline(transaction=False)
-        for key, lines in batches:
-            text, dropped = _entry(lines)
-            dropped += self._dropped.pop(key, 0)
-            more = ("x", dropped) if dropped else ()
-            pipe.execute_command("XADD", key, "MAXLEN", "~", _ENTRIES, "*", "d", text, *more)
-            pipe.pexpire(key, self._keep)  # the run may have ended, and nobody else would
+        for log, entries in taken:
+            log.written(entries)
+            for entry in entries:
+                self._add(pipe, log, entry)
+            pipe.pexpire(log.key, self._keep)  # the run may have ended, and nobody else would
         try:
             await pipe.execute()
         except (RedisError, OSError) as error:
-            for key, lines in batches:
-                self._dropped[key] = self._dropped.get(key, 0) + len(lines)
+            for log, entries in taken:
+                log.failed(entries)
             logger.info("lines that bodies printed are dropped: %s", type(error).__name__)
+            return False
+        return True
+
+    async def _ask_totals(self, logs: Sequence[_Log]) -> None:
+        """Asks how many lines an earlier attempt, or another worker, has counted."""
+        if not logs:
+            return
+        pipe = self._client.pipeline(transaction=False)
+        for log in logs:
+            pipe.xrevrange(log.key, count=1)
+        for log, last in zip(logs, await pipe.execute(), strict=True):
+            log.total = int(last[0][1].get("t", 0)) if last else 0
+
+    def _add(self, pipe: Any, log: _Log, entry: _Entry) -> None:
+        assert log.total is not None
+        log.total += entry.lines + entry.dropped
+        more = ("x", entry.dropped) if entry.dropped else ()
+        pipe.execute_command("XADD", log.key, "MAXLEN", "~", log.length, "*", "d", entry.d, "t", log.total, *more)
+
+    def _forget(self) -> None:
+        """Forgets the runs that have not printed for the longest time; what was counted of them is in Redis."""
+        while len(self._logs) > _REMEMBERED:
+            del self._logs[next(iter(self._logs))]
 
 
-def _entry(lines: Sequence[Line]) -> tuple[str, int]:
-    """Returns the JSON of as many lines as fit, and how many do not."""
-    kept: list[tuple[str, str]] = []
-    size = 2
-    for line in lines:
-        text = clean_text(line.text[:_LINE_LIMIT])
-        size += len(text.encode("utf-8", "replace")) + len(line.stream) + 8
-        if size > ENTRY_LIMIT:
-            break
-        kept.append((line.stream, text))
-    return msgspec.json.encode(kept).decode(), len(lines) - len(kept)
+def _shown(text: str) -> str:
+    """Returns a line as it is kept: safe, and cut where it is very long, which it says."""
+    rest = len(text) - _LINE_LIMIT
+    return clean_text(text) if rest <= 0 else f"{clean_text(text[:_LINE_LIMIT])}…(+{rest} characters)"

@@ -2,14 +2,21 @@
 
 The worker reads a child's pipes. C code that writes with the interpreter locked would wait for ever on a
 reader in its own process, and a reader in the worker still has the last words of a child that was killed.
+
+Two pipes and the events of a run would lose their order among each other, so Python's streams mark the end of each
+line with the time, and the reader takes the mark away. What others write there, C code and programs, has no mark
+and gets the time of what follows it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
+import time
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import NamedTuple
 
 if sys.platform != "win32":
@@ -22,8 +29,12 @@ READ_LIMIT = 65_536
 """At most this many bytes are read at a time, so that one chatty body does not hold the worker."""
 
 
+_MARK = b"\x1e"  # then the time in ns as 16 hexadecimal digits, at the end of a line
+_MARK_LENGTH = 17
+
+
 class Line(NamedTuple):
-    """One line of output.
+    """One line of output; `ns` is the time at which it was complete, by the clock of its process, 0 if unknown.
 
     >>> Line("stderr", "disk nearly full").text
     'disk nearly full'
@@ -31,35 +42,50 @@ class Line(NamedTuple):
 
     stream: str
     text: str
+    ns: int = 0
 
 
 class LineCutter:
     r"""Cuts bytes into lines; of a line that redraws itself only the last state is kept.
 
-    >>> cutter = LineCutter()
-    >>> cutter.feed(b" 10%\r 50%\r100%\ndo")
+    >>> cutter = LineCutter("stdout")
+    >>> [line.text for line in cutter.feed(b" 10%\r 50%\r100%\ndo")]
     ['100%']
-    >>> cutter.feed(b"ne\n"), cutter.flush()
+    >>> [line.text for line in cutter.feed(b"ne\n")], cutter.flush()
     (['done'], [])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
         self._rest = b""
 
-    def feed(self, data: bytes) -> list[str]:
+    def feed(self, data: bytes) -> list[Line]:
         """The lines that `data` completes, without their line ends."""
         *lines, rest = (self._rest + data).split(b"\n")
         rest = _redrawn(rest, keep_return=True)
-        while len(rest) > LINE_LIMIT:
-            lines.append(rest[:LINE_LIMIT])
+        pieces = []
+        while len(rest) > LINE_LIMIT + _MARK_LENGTH:  # a mark that has half arrived is not cut
+            pieces.append(rest[:LINE_LIMIT])
             rest = rest[LINE_LIMIT:]
         self._rest = rest
-        return [text for line in lines for text in _pieces(_redrawn(line))]
+        found = []
+        for line in lines:
+            text, ns = _unmarked(line)
+            found += [Line(self._stream, piece, ns) for piece in _pieces(_redrawn(text))]
+        return found + [Line(self._stream, piece.decode("utf-8", "replace")) for piece in pieces]
 
-    def flush(self) -> list[str]:
+    def flush(self) -> list[Line]:
         """What stands behind the last line end."""
         rest, self._rest = _redrawn(self._rest), b""
-        return _pieces(rest) if rest else []
+        return [Line(self._stream, piece) for piece in _pieces(rest)] if rest else []
+
+
+def _unmarked(line: bytes) -> tuple[bytes, int]:
+    """The line without its mark, and the time that it told."""
+    if line[-_MARK_LENGTH : 1 - _MARK_LENGTH] == _MARK:
+        with contextlib.suppress(ValueError):
+            return line[:-_MARK_LENGTH], int(line[1 - _MARK_LENGTH :], 16)
+    return line, 0
 
 
 def _redrawn(line: bytes, *, keep_return: bool = False) -> bytes:
@@ -75,6 +101,53 @@ def _pieces(line: bytes) -> list[str]:
     return [line[at : at + LINE_LIMIT].decode("utf-8", "replace") for at in cuts]
 
 
+class MarkingStream(TextIOWrapper):
+    """Python's stdout or stderr in a child: line by line, each with the time at which it was complete.
+
+    Args:
+        fd: where it writes. Where a body has put something else in its place, nothing is marked.
+    """
+
+    def __init__(self, fd: int) -> None:
+        raw = os.fdopen(fd, "wb", closefd=False)
+        super().__init__(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        self._pipe = _identity(fd)
+
+    def write(self, text: str, /) -> int:
+        """Writes text; returns how many characters that were."""
+        if isinstance(text, str) and "\n" in text and _identity(self.fileno()) == self._pipe:
+            super().write(text.replace("\n", f"{_MARK.decode()}{time.time_ns():016x}\n"))
+            return len(text)
+        return super().write(text)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+class BodyLog(logging.Handler):
+    """Takes what a body logs to stderr, where it has not said itself where to."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one line."""
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+        except Exception:
+            self.handleError(record)
+
+
+def show_logging() -> None:
+    """Shows in this process what is logged from INFO on, in the format of `logging.basicConfig`.
+
+    Not by a handler of the root logger, beside which `basicConfig` would do nothing.
+    """
+    handler = BodyLog()
+    handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+    logging.lastResort = handler
+    logging.getLogger().setLevel(logging.INFO)
+
+
 class Pipe:
     """The reading end of a child's stdout or stderr.
 
@@ -86,7 +159,7 @@ class Pipe:
     def __init__(self, stream: str, on_lines: Callable[[list[Line]], None]) -> None:
         self.stream = stream
         self._on_lines = on_lines
-        self._cutter = LineCutter()
+        self._cutter = LineCutter(stream)
         self.fd, self.child_end = os.pipe()
         os.set_blocking(self.fd, False)
         self.ended = False
@@ -122,9 +195,23 @@ class Pipe:
                 os.close(self.fd)
             self.fd = -1
 
-    def _hand_on(self, lines: list[str]) -> None:
+    def _hand_on(self, lines: list[Line]) -> None:
         if lines:
-            self._on_lines([Line(self.stream, line) for line in lines])
+            self._on_lines(timed(lines))
+
+
+def timed(lines: list[Line]) -> list[Line]:
+    """The lines, each with a time: who has none gets that of the one behind, and the last ones that of now.
+
+    >>> [line.ns for line in timed([Line("stdout", "in C"), Line("stdout", "in Python", 7)])]
+    [7, 7]
+    """
+    following = 0
+    found = []
+    for line in reversed(lines):
+        following = line.ns or following or time.time_ns()
+        found.append(line if line.ns else line._replace(ns=following))
+    return found[::-1]
 
 
 def _capacity(fd: int) -> int:

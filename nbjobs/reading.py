@@ -1,4 +1,4 @@
-"""Reading a run from Redis: as it stands now, and the events that are kept of it.
+"""Reading a run from Redis, as it stands now.
 
 The hash is the truth. The stored view holds only what the hash has not, so what was trimmed from the stream
 costs detail, never the state.
@@ -6,23 +6,20 @@ costs detail, never the state.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, NamedTuple
 
-from . import events as _events
 from .connection import AsyncClient, Client, translated
 from .errors import BadData
-from .events import Event
 from .keys import Keys
-from .view import ENDED, RunView, empty, fold, overlay, parse
+from .view import RunView, empty, fold, overlay, parse
 
-__all__ = ["Loaded", "aload", "events", "id_order", "load", "load_whole"]
+__all__ = ["Loaded", "aload", "id_order", "load", "load_whole"]
 
 STORED = ("view", "view_id", "last_id")
 COUNTS = ("n", "attempt", "at", "crashes", "failures", "resumptions", "steps", "done", "total")
 FIELDS = (*STORED, *COUNTS, "job", "queue", "state", "control", "step", "cursor", "error")
 PAGE = 1000
-BLOCK = 1000  # ms, well below the connection's timeout
 
 Entry = tuple[str, Mapping[str, str]]
 _Asking = Generator[tuple[Any, ...], Any, "Loaded | None"]
@@ -121,38 +118,3 @@ def id_order(id: str) -> tuple[int, int]:
     """
     ms, _, sequence = id.partition("-")
     return int(ms or 0), int(sequence or 0)
-
-
-def events(client: Client, keys: Keys, run: str, start: str = "-", *, follow: bool = False) -> Iterator[Event]:
-    """Yield the events that are kept of a run, oldest first.
-
-    Args:
-        client: of `nbjobs.connection`.
-        keys: of the run's user.
-        run: the run's id.
-        start: an entry's id to begin with, or ``(id`` to begin behind it.
-        follow: wait for more until the run has ended.
-    """
-    while True:
-        with translated(client):
-            page: Any = client.xrange(keys.events(run), start, "+", count=PAGE)
-        for id, entry in page:
-            start = f"({id}"
-            number = entry.get("n")
-            yield _events.decode(entry.get("e", ""), entry.get("d", ""), id=id, n=int(number) if number else None)
-        if len(page) == PAGE:
-            continue
-        if not follow or not _may_come(client, keys, run, start):
-            return
-
-
-def _may_come(client: Client, keys: Keys, run: str, start: str) -> bool:
-    """Wait for an entry behind `start`; False once the run has ended and there is none."""
-    last = start[1:] if start.startswith("(") else "0-0"
-    while True:
-        with translated(client):
-            state = client.hget(keys.run(run), "state")  # asked first: its last entry is there when it has ended
-            if client.xread({keys.events(run): last}, count=1, block=BLOCK):
-                return True
-        if state is None or state in ENDED:
-            return False

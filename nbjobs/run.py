@@ -7,16 +7,17 @@ variable, a restarted kernel or a closed laptop change nothing for it.
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from typing import Any, Protocol
 
-from . import codec, connection, control, stream
-from .errors import ResultNotKept, RunCancelled, RunFailed, RunLost, RunNotFound
+from . import connection, control, history, stream
+from .errors import RunLost
 from .events import Event
+from .history import Gap, LogLine
 from .keys import Keys, check_run_id
 from .lending import lent_place
+from .results import outcome
+from .runview import shown_state
 from .settings import current
 from .store import Store
 from .view import RunView
@@ -61,10 +62,11 @@ class Run:
         One of ``scheduled queued running retrying pausing paused cancelling`` and the ends ``completed failed
         cancelled dead``; ``lost`` where Redis no longer has the run.
         """
-        state, at = self._read("state", "at")
-        if state in ("scheduled", "retrying") and int(at or 0) <= time.time() * 1000:
-            return "queued"
-        return state or "lost"
+        client: Any = connection.client()
+        with connection.translated(client):
+            pipe = client.pipeline(transaction=False)
+            (state, at), (seconds, micros) = pipe.hmget(self._keys.run(self.id), "state", "at").time().execute()
+        return shown_state(state or "", int(at or 0), seconds * 1000 + micros // 1000)
 
     async def astate(self) -> str:
         """As ``state``, without blocking the event loop."""
@@ -82,13 +84,34 @@ class Run:
             raise self._lost()
         return loaded.view
 
-    def events(self, *, follow: bool = False) -> Iterator[Event]:
-        """Return the run's events that are kept, oldest first.
+    def events(self, start: str | Event | None = None, *, follow: bool = False) -> Iterator[Event | Gap]:
+        """Return the run's events that are kept, oldest first; a `Gap` stands where some are missing.
+
+        Args:
+            start: go on behind this event, or behind the one of this id.
+            follow: go on with those that come, until the run has ended.
+        """
+        return history.events(connection.client(), self._keys, self.id, start, follow=follow)
+
+    def aevents(self, start: str | Event | None = None, *, follow: bool = False) -> AsyncIterator[Event | Gap]:
+        """As ``events``, for ``async for``."""
+        return history.aevents(self._keys, self.id, start, follow=follow)
+
+    def logs(self, *, follow: bool = False) -> Iterator[LogLine | Gap]:
+        """Return what the body has printed and logged, as far as it is kept, oldest first.
+
+        That is stdout and stderr, also of C code and of programs that it starts, `logging` from INFO on, and
+        `warnings`; of an async body what goes through Python. A `Gap` stands where lines are missing. The last lines
+        of a run come a moment after its end, since its worker writes them; ``follow`` waits for them.
 
         Args:
             follow: go on with those that come, until the run has ended.
         """
-        return stream.events(connection.client(), self._keys, self.id, follow=follow)
+        return history.logs(connection.client(), self._keys, self.id, follow=follow)
+
+    def alogs(self, *, follow: bool = False) -> AsyncIterator[LogLine | Gap]:
+        """As ``logs``, for ``async for``."""
+        return history.alogs(self._keys, self.id, follow=follow)
 
     def wait(self, timeout: float | None = None) -> Run:
         """Wait for the run's end, in any way; return the run.
@@ -246,25 +269,9 @@ class Run:
 
     def _outcome(self) -> Any:
         state, result, error = self._read("state", "result", "error")
-        told = json.loads(error) if error else {}
-        if state == "completed":
-            if result:
-                return codec.decode(result)
-            why = told.get("not_kept", "it was not stored")
-            raise ResultNotKept(f"Run {self.id} completed, but its result was not kept: {why}", run=self.id, reason=why)
-        if state in ("failed", "dead"):
-            kind, message = told.get("type", ""), told.get("message", "")
-            said = f"{kind}: {message}" if kind else "its process died again and again, without progress"
-            raise RunFailed(
-                f"Run {self.id} is {state}. {said}",
-                run=self.id,
-                type=kind,
-                error=message,
-                traceback=told.get("traceback", ""),
-            )
-        if state == "cancelled":
-            raise RunCancelled(f"Run {self.id} was cancelled.", run=self.id)
-        raise self._lost()
+        if state is None:
+            raise self._lost()
+        return outcome(self.id, state, result or "", error or "")
 
     def _lost(self) -> RunLost:
         days = current().keep / 86_400
@@ -272,32 +279,6 @@ class Run:
             f"Redis has no run {self.id} of {self.user}: it ended more than {days:g} days ago, or Redis lost it.",
             run=self.id,
         )
-
-
-def attach(id: str, *, user: str | None = None) -> Run:
-    """Return the run of this id, from any kernel or process.
-
-    Raises:
-        RunNotFound: this user has no such run.
-    """
-    run = Run(id, user=user)
-    if run._read("state")[0] is None:
-        raise RunNotFound(
-            f"{run.user} has no run {id!r}. nbjobs.runs() lists those that are kept; another user's need user=.", run=id
-        )
-    return run
-
-
-def runs(*, user: str | None = None, limit: int = 100) -> list[Run]:
-    """Return the runs that are kept, the one that changed last first.
-
-    Args:
-        user: whose; by default yours.
-        limit: how many at most.
-    """
-    owner = user or current().user
-    ids = cast("list[str]", connection.client().zrevrange(Keys(owner).runs, 0, limit - 1))
-    return [Run(id, user=owner) for id in ids]
 
 
 def _has_ended(view: RunView) -> bool:

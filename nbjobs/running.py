@@ -83,6 +83,7 @@ class Running:
         self.claim = claim
         self.ended: asyncio.Future[End | None] = asyncio.get_running_loop().create_future()
         self.started = False
+        self.ahead = 0
         self.lent = False
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._batch: list[Line] = []
@@ -99,11 +100,13 @@ class Running:
             self._timer = asyncio.get_running_loop().call_later(BATCH_SECONDS, self.flush)
 
     def flush(self) -> None:
-        """Hands on what was printed."""
+        """Hands on what was printed, in the order of time, by the clock of the run's events."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        batch, self._batch = self._batch, []
+        batch, self._batch = sorted(self._batch, key=_time), []
+        if self.ahead:
+            batch = [line._replace(ns=line.ns + self.ahead) for line in batch]
         for at in range(0, len(batch), BATCH_LINES):
             self._on_output(self.claim, batch[at : at + BATCH_LINES])
 
@@ -112,3 +115,7 @@ class Running:
         self.flush()
         if not self.ended.done():
             self.ended.set_result(end)
+
+
+def _time(line: Line) -> int:
+    return line.ns

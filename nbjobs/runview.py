@@ -108,6 +108,17 @@ def empty(run: str, job: str = "") -> RunView:
     return RunView(run=text(run, 64), job=text(job))
 
 
+def shown_state(state: str, at: int, now: int) -> str:
+    """The state that is shown: a run whose time `at` has come, in ms, waits for nothing but a worker.
+
+    >>> shown_state("retrying", 5000, 4000), shown_state("retrying", 5000, 5000), shown_state("", 0, 0)
+    ('retrying', 'queued', 'lost')
+    """
+    if state in ("scheduled", "retrying") and at <= now:
+        return "queued"
+    return state or "lost"
+
+
 def lost(view: RunView) -> RunView:
     """The same run where Redis no longer has it."""
     return replace(view, state="lost", in_step=False, no_worker=False)
@@ -221,3 +232,14 @@ def _overlay_step(view: RunView, fields: Mapping[str, str | None], changes: dict
         "done": done,
         "total": total,
     }
+
+
+def counted(view: RunView, later: RunView) -> RunView:
+    """The view of a run that was interrupted, with the count that is stored, as a later look has found it."""
+    if later.step != view.step or not view.step:
+        return view
+    if not later.in_step or later.n == view.n:
+        return replace(view, done=later.done, earlier=later.done, cursor=later.cursor)
+    if later.resumed_step == view.step:  # it goes on already, and said where
+        return replace(view, done=later.resumed_at, earlier=later.resumed_at)
+    return view

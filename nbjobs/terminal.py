@@ -20,7 +20,8 @@ from rich.live import Live
 from rich.text import Text
 
 from .face import Bar, Face, face
-from .run import Run, attach, runs
+from .listing import attach, runs
+from .run import Run
 from .stream import Follower, follower
 from .view import RunView
 

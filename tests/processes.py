@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -83,12 +84,13 @@ class Child(End):
         return self.next("done")["outcome"]["value"]
 
     def printed(self) -> str:
+        """What it has printed so far, without the times that it marks its lines with."""
         try:
             while data := os.read(self._stdout, 65536):
                 self._printed += data
         except BlockingIOError:
             pass
-        return self._printed.decode()
+        return re.sub(rb"\x1e[0-9a-f]{16}\n", b"\n", self._printed).decode()
 
     def close(self) -> None:
         self.channel.close()

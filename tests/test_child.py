@@ -27,7 +27,7 @@ def child(nursery: HandNursery) -> Child:
 def test_a_run_is_started_then_done(child: Child) -> None:
     """A child says when the body begins, and at its end the outcome, what it used and what it left."""
     child.run("nothing", owner="w:7")
-    assert child.next() == {"op": "started", "owner": "w:7"}
+    assert child.next() == {"op": "started", "owner": "w:7", "ahead": 0}
     done = child.next()
     assert {name: done[name] for name in ("op", "owner", "outcome", "error", "dirty")} == {
         "op": "done",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,8 +13,6 @@ from nbjobs.connection import AsyncClient, async_client
 from nbjobs.entry import arq_serialize
 from nbjobs.keys import Keys
 from nbjobs.leases import Held, Leases, new_owner, new_worker_id, process_of
-from nbjobs.logbook import ENTRY_LIMIT, Logbook
-from nbjobs.output import Line
 from nbjobs.settings import NbJobs
 from nbjobs.store import Store
 from nbjobs.sweeper import Sweeper
@@ -172,23 +169,6 @@ async def test_scripts_are_loaded_where_redis_forgot_them(
     redis_client.script_flush()
     calls = [leases.store(ADA).calls.renew("r1", "me:1")]
     assert [reply.code for reply in await leases.send_all(calls)] == ["OK"]
-
-
-async def test_the_logbook_caps_what_it_writes(client: AsyncClient, redis_client: redis.Redis) -> None:
-    """An entry has at most 16 KiB; what does not fit is counted."""
-    logbook = Logbook(client, SETTINGS)
-    writing = asyncio.create_task(logbook.run())
-    logbook.note(ADA, "r1", [Line("stdout", "x" * 1000)] * 50)
-    logbook.note(ADA, "r1", [Line("stderr", "\ud800\x1b[31mred\u202e")])
-    await logbook.flush(5)
-    writing.cancel()
-    await asyncio.gather(writing, return_exceptions=True)
-    (_, first), (_, second) = redis_client.xrange(ADA.log("r1"))
-    assert len(first["d"]) <= ENTRY_LIMIT
-    assert int(first["x"]) == 50 - first["d"].count("stdout")
-    assert "x" not in second
-    assert "\u202e" not in second["d"]
-    redis_client.delete(ADA.log("r1"))
 
 
 def test_an_entry_is_what_arq_itself_would_read() -> None:

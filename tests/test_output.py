@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from io import TextIOWrapper
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbjobs.output import LINE_LIMIT, READ_LIMIT, Line, LineCutter, Pipe
+from nbjobs.output import LINE_LIMIT, READ_LIMIT, Line, LineCutter, MarkingStream, Pipe
 
 
 def cut(*pieces: bytes) -> list[str]:
-    cutter = LineCutter()
-    return [line for piece in pieces for line in cutter.feed(piece)] + cutter.flush()
+    cutter = LineCutter("stdout")
+    return [line.text for piece in pieces for line in cutter.feed(piece)] + [line.text for line in cutter.flush()]
 
 
 @pytest.mark.parametrize(
@@ -52,19 +55,19 @@ def test_cuts_between_reads_do_not_show(parts: list[bytes], cuts: list[int]) -> 
 
 def test_an_endless_line_is_cut_and_held_in_bounds() -> None:
     """A line without an end does not fill the worker's memory, and nothing of it is lost."""
-    cutter = LineCutter()
+    cutter = LineCutter("stdout")
     lines = [line for _ in range(100) for line in cutter.feed(b"x" * 1000)]
     assert len(lines) == 100_000 // LINE_LIMIT
-    assert len("".join(lines + cutter.flush())) == 100_000
+    assert len("".join(line.text for line in lines + cutter.flush())) == 100_000
     assert [len(line) for line in cut(b"y" * (LINE_LIMIT + 1) + b"\n")] == [LINE_LIMIT, 1]
 
 
 def test_an_endless_redrawn_line_keeps_its_last_state_only() -> None:
     """A progress bar that redraws itself for hours costs the length of one line."""
-    cutter = LineCutter()
+    cutter = LineCutter("stdout")
     assert [line for step in range(10_000) for line in cutter.feed(b"\r%5d" % step)] == []
     assert len(cutter._rest) < 20
-    assert cutter.flush() == [" 9999"]
+    assert [line.text for line in cutter.flush()] == [" 9999"]
 
 
 @pytest.fixture
@@ -80,11 +83,11 @@ def test_a_pipe_is_read_without_waiting(pipe: tuple[Pipe, list[Line]]) -> None:
     reading, got = pipe
     assert reading.read() == 0 and not reading.ended
     os.write(reading.child_end, b"one\ntwo")
-    assert reading.read() == 7 and got == [Line("stderr", "one")]
+    assert reading.read() == 7 and [line[:2] for line in got] == [("stderr", "one")]
     os.close(reading.child_end)
     assert reading.read() == 0 and reading.ended
     reading.finish_line()
-    assert got[1:] == [Line("stderr", "two")]
+    assert [line[:2] for line in got[1:]] == [("stderr", "two")]
     reading.close()
     reading.close()
 
@@ -108,3 +111,55 @@ def test_draining_takes_what_was_there_and_ends(pipe: tuple[Pipe, list[Line]]) -
     assert written >= READ_LIMIT * 0.9, "a pipe holds whole pages"
     assert sum(line.text == "x" * 99 for line in got) == written // 100
     os.close(reading.child_end)
+
+
+# -- the time of a line ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def printing(pipe: tuple[Pipe, list[Line]]) -> Iterator[tuple[MarkingStream, Pipe, list[Line]]]:
+    stream = MarkingStream(pipe[0].child_end)
+    yield stream, *pipe
+    stream.close()
+
+
+def test_a_line_has_the_time_at_which_it_was_complete(printing: tuple[MarkingStream, Pipe, list[Line]]) -> None:
+    """However late it is read; what C code wrote in between has the time of what follows."""
+    stream, pipe, got = printing
+    before = time.time_ns()
+    print("one", file=stream)
+    between = time.time_ns()
+    os.write(pipe.child_end, b"in C\n")
+    print("  0%\r 50%\r100%", file=stream, end="\r\n")
+    after = time.time_ns()
+    os.write(pipe.child_end, b"last")
+    pipe.read()
+    pipe.finish_line()
+    assert [line.text for line in got] == ["one", "in C", "100%", "last"]
+    one, in_c, redrawn, last = (line.ns for line in got)
+    assert before <= one <= between <= in_c == redrawn <= after <= last
+
+
+def test_what_was_printed_is_read_as_it_was(printing: tuple[MarkingStream, Pipe, list[Line]]) -> None:
+    """The mark of the time is seen by nobody, in lines of any length; the writer is told its own count."""
+    stream, pipe, got = printing
+    texts = ["", "x" * (LINE_LIMIT - 3), "y" * (LINE_LIMIT + 5), "€ \udcff", "\x1e0123456789abcdeg"]
+    for text in texts:
+        assert stream.write(f"{text}\n") == len(text) + 1
+        pipe.drain()
+    assert "".join(line.text for line in got) == "".join(texts).replace("\udcff", "\\udcff")
+    with pytest.raises(TypeError):
+        stream.write(5)  # type: ignore[arg-type]
+
+
+def test_a_file_in_its_place_gets_no_marks(printing: tuple[MarkingStream, Pipe, list[Line]], tmp_path: Path) -> None:
+    """A body that sends its output elsewhere finds there what it has printed."""
+    stream, pipe, _ = printing
+    kept = os.dup(pipe.child_end)
+    with (tmp_path / "out").open("wb") as file:
+        os.dup2(file.fileno(), pipe.child_end)
+        print("one", file=stream)
+    os.dup2(kept, pipe.child_end)
+    os.close(kept)
+    assert (tmp_path / "out").read_text() == "one\n"
+    assert isinstance(stream, TextIOWrapper)

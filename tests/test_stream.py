@@ -16,7 +16,7 @@ import redis.asyncio
 from nbjobs import connection, keys, stream
 from nbjobs.settings import NbJobs
 from nbjobs.store import Commit, Store
-from nbjobs.stream import Follower, aload, events, follower, load
+from nbjobs.stream import Follower, aload, follower, load
 from nbjobs.view import RunView, dump, empty
 
 from .entries import d, midway
@@ -173,17 +173,6 @@ async def test_loading_for_asyncio_is_the_same(driver: Driver, redis_client: red
     await client.aclose()
 
 
-def test_events_are_all_that_is_kept_in_order(driver: Driver, redis_client: redis.Redis, monkeypatch: Any) -> None:
-    """Over as many pages as it takes; progress has no number."""
-    monkeypatch.setattr("nbjobs.reading.PAGE", 2)
-    driver.enqueue().claim().start().commit(10).finish()
-    found = list(events(redis_client, KEYS, "r1"))
-    assert [(event.name, event.n) for event in found] == [
-        ("job.enqueued", 1), ("job.started", 2), ("job.step_started", 3), ("job.progress", None), ("job.completed", 4),
-    ]  # fmt: skip
-    assert list(events(redis_client, KEYS, "r1", start=f"({found[2].id}")) == found[3:]
-
-
 # -- following -----------------------------------------------------------------------------------------------
 
 
@@ -198,6 +187,39 @@ def test_each_state_is_seen_in_order(watched: Follower, driver: Driver) -> None:
     numbers = [n for _, n in dict.fromkeys(seen)]
     assert ended is not None and numbers == sorted(set(numbers)) == [1, 2, 3, 4, 5, 6, 7]
     assert ended == load(connection.client(), KEYS, "r1").view  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("gone_on", ["", "claimed", "in its step", "further"])
+def test_an_interrupt_shows_the_count_that_is_stored(
+    watched: Follower, driver: Driver, gone_on: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that died had committed more than its last progress told; also where the run goes on already."""
+    counts: list[tuple[str, int, int | None]] = []
+    driver.enqueue().claim().start().commit(1621)
+    with watched.watch("r1", lambda view: counts.append((view.state, view.attempt, view.done))) as watch:
+        assert watch.wait_for(lambda view: view.done == 1621, 3)
+        hold, go_on = watched._client.xread, threading.Event()
+
+        def held(*args: Any, **options: Any) -> Any:
+            go_on.wait(3)
+            return hold(*args, **options)
+
+        monkeypatch.setattr(watched._client, "xread", held)
+        driver.commit(1647, ("o", "import.row", now_d()))
+        driver.lapse()
+        if gone_on:
+            driver.claim(2)
+        if gone_on in ("in its step", "further"):
+            driver.start(1647)
+        if gone_on == "further":
+            driver.commit(1700)
+        go_on.set()
+        n = {"": 4, "claimed": 5}.get(gone_on, 6)
+        ended = watch.wait_for(lambda view: view.n == n, 3)
+    assert ended is not None
+    assert [done for state, _, done in counts if state == "queued"] == [1647]
+    assert {done for _, attempt, done in counts if attempt == 2} <= {1647, 1700}
+    assert ended.resumed_at == (1647 if gone_on else None)
 
 
 def test_a_new_watch_is_served_at_once(watched: Follower, driver: Driver) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nbjobs import connection, reading
+from nbjobs import connection, history
 from nbjobs.face import face
 from nbjobs.jobs import job
 from nbjobs.keys import Keys
@@ -210,7 +210,7 @@ def test_a_track_inside_a_long_item_reaches_the_card() -> None:
     took = time.monotonic() - began
     found = [
         event.payload["inner"]
-        for event in reading.events(connection.client(), Keys("ada"), run.id)
+        for event in history.events(connection.client(), Keys("ada"), run.id)
         if event.name == "job.progress" and "inner" in event.payload
     ]
     assert 2 <= len(found) <= 10 * took + 2

@@ -301,18 +301,6 @@ def test_a_job_that_cannot_be_found_is_put_back(url: str, redis_client: redis.Re
         assert 3000 < float(due or 0) - (seconds * 1000 + micros / 1000) <= 5000
 
 
-def test_what_a_body_prints_is_in_its_log(url: str, redis_client: redis.Redis) -> None:
-    """The worker writes the lines; the key expires though nobody else would see to it."""
-    with Worker(url):
-        run = workjobs.say.enqueue("hello\nthere")
-        run.wait(timeout=10)
-        key = Keys("ada").log(run.id)
-        wait_until(lambda: redis_client.xlen(key), 5, "the log has been written")
-        text = "".join(entry["d"] for _, entry in redis_client.xrange(key))
-        assert text == '[["stdout","hello"],["stdout","there"]]'
-        assert redis_client.pttl(key) > 0
-
-
 @pytest.mark.fault(32)
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_wrong_clock_changes_nothing(url: str, tmp_path: Path, hours: int) -> None:

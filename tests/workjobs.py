@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import logging
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
+import warnings
 from pathlib import Path
 
-from nbjobs import job, step
+from tqdm import tqdm
+
+from nbjobs import job, notify, step
 
 
 def note(path: str, *words: object) -> None:
@@ -142,3 +149,67 @@ async def stubborn(path: str) -> None:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             note(path, "refused", os.getpid())
+
+
+def tell(number: int) -> None:
+    """Print in each way there is, with an event in between."""
+    print("stdout", number)
+    notify(f"own.{number}")
+    print("stderr", number, file=sys.stderr)
+    logging.getLogger("shop.orders").info("logged %d", number)
+    logging.getLogger("shop.orders").debug("not shown")
+
+
+def warn_and_show_progress() -> None:
+    warnings.warn("the disk is nearly full", stacklevel=1)
+    for _ in tqdm(range(50), mininterval=0):
+        pass
+
+
+@job
+def tells_everything() -> None:
+    for number in range(3):
+        tell(number)
+        step(f"step {number}", print, "in step", number)
+    warn_and_show_progress()
+
+
+@job
+async def atells_everything() -> None:
+    for number in range(3):
+        tell(number)
+        await step(f"step {number}", print, "in step", number)
+    warn_and_show_progress()
+    await asyncio.to_thread(print, "in a thread")
+
+
+@job
+def tells_in_c() -> None:
+    """Write beside Python: C code's own buffer, a descriptor, a program."""
+    libc = ctypes.CDLL(None)
+    print("before")
+    libc.puts(b"C's buffer")
+    libc.fflush(None)
+    os.write(2, b"a descriptor\n")
+    subprocess.run(["echo", "a program"], check=True)
+    print("after")
+
+
+@job
+def logs_its_own_way() -> None:
+    """Set logging up as in a script."""
+    logging.basicConfig(format="mine: %(message)s", level=logging.DEBUG, force=False)
+    logging.getLogger("shop").debug("a detail")
+
+
+@job
+def floods(lines: int) -> None:
+    for number in range(lines):
+        print("line", number)
+
+
+@job
+def dies_talking() -> None:
+    print("my last words", flush=True)
+    print("without an end", end="", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from nbjobs import connection, reading
+from nbjobs import connection, history, reading
 from nbjobs.run import Run
 
 from ..support import ENDED, wait_until
@@ -150,7 +150,7 @@ def check_repeats(
 
 def check_steps(stage: Stage, run: Run, crashes: int) -> None:
     """I2: a step that ended never runs again."""
-    ended = [e.payload["step"] for e in reading.events(connection.client(), stage.keys, run.id) if _ends(e)]
+    ended = [e.payload["step"] for e in history.events(connection.client(), stage.keys, run.id) if _ends(e)]
     twice = [name for name, times in Counter(ended).items() if times > 1]
     assert not twice, f"steps {twice} ended twice"
     assert len(stage.ledger.lines(run.id, "prepare")) <= 1 + crashes

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nbjobs import connection, reading
+from nbjobs import connection, history
 from nbjobs.jobs import Job
 from nbjobs.keys import Keys
 from nbjobs.run import Run
@@ -144,7 +144,7 @@ class Stage:
 
     def payloads(self, run: Run, name: str) -> list[dict[str, Any]]:
         """Return the payloads of the run's events of a name."""
-        events = reading.events(connection.client(), self.keys, run.id)
+        events = history.events(connection.client(), self.keys, run.id)
         return [dict(event.payload) for event in events if event.name == name]
 
     def said_by(self, run: Run) -> str:

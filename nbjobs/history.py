@@ -1,0 +1,278 @@
+"""What is kept of a run's past: its events and its output, oldest first, and how much is missing in between.
+
+Streams are bounded, so their oldest entries are trimmed. State events are numbered and log lines are counted, so a
+reader knows what it does not see: it gets a `Gap` there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+from . import connection, words
+from . import events as _events
+from .connection import AsyncClient, Client, translated
+from .events import Event
+from .keys import Keys
+from .reading import PAGE, Entry
+from .view import ENDED
+
+__all__ = ["Gap", "LogLine", "aevents", "alogs", "events", "logs"]
+
+_BLOCK = 1000  # ms, well below the connection's timeout
+_LAST_WORDS = 1000  # ms after a run's end in which its worker writes what the body printed at last
+_ID = re.compile(r"\d+-\d+")
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Here something is missing that was there: trimmed, or dropped because there was too much of it.
+
+    It also passes for an event without a name, and for a line that says what is missing, so a loop that looks for
+    names or prints lines need not ask what it has.
+
+    >>> Gap(30).text
+    '(30 lines are missing here)'
+
+    Attributes:
+        missed: how many events or lines. Of events at least so many, since those of the body's own are not numbered;
+            0 where only that is known that some may be missing.
+    """
+
+    missed: int
+    name: ClassVar[str] = ""
+    payload: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    n: ClassVar[None] = None
+    stream: ClassVar[str] = ""
+
+    @property
+    def text(self) -> str:
+        """What to show in the place of the lines."""
+        return f"({words.plural(self.missed, 'line')} {'is' if self.missed == 1 else 'are'} missing here)"
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of a run's output.
+
+    Attributes:
+        stream: ``stdout`` or ``stderr``.
+        text: the line without its end; of one that redraws itself, as tqdm's do, the last state.
+        at: when it was complete, in ns since 1970, by the clock that stamps the run's events.
+    """
+
+    stream: str
+    text: str
+    at: int
+
+
+def events(
+    client: Client, keys: Keys, run: str, start: str | Event | None = None, *, follow: bool = False
+) -> Iterator[Event | Gap]:
+    """Yield the events of a run; see `nbjobs.run.Run.events`."""
+    reader = _Reader(keys.events(run), keys.run(run), _Events(start), follow=follow)
+    return reader.read(client)
+
+
+def aevents(
+    keys: Keys, run: str, start: str | Event | None = None, *, follow: bool = False
+) -> AsyncIterator[Event | Gap]:
+    """As `events`, for asyncio, on a connection of its own."""
+    return _Reader(keys.events(run), keys.run(run), _Events(start), follow=follow).aread()
+
+
+def logs(client: Client, keys: Keys, run: str, *, follow: bool = False) -> Iterator[LogLine | Gap]:
+    """Yield the output of a run; see `nbjobs.run.Run.logs`."""
+    return _Reader(keys.log(run), keys.run(run), _Lines(), follow=follow).read(client)
+
+
+def alogs(keys: Keys, run: str, *, follow: bool = False) -> AsyncIterator[LogLine | Gap]:
+    """As `logs`, for asyncio, on a connection of its own."""
+    return _Reader(keys.log(run), keys.run(run), _Lines(), follow=follow).aread()
+
+
+class _Source(Protocol):
+    """What entries of a stream mean.
+
+    Attributes:
+        start: the entry to begin behind; empty for the oldest.
+        patience: ms to wait for more after the run's end.
+    """
+
+    start: str
+    patience: int
+
+    def begin(self, found: Entry | None) -> Iterator[Gap]:
+        """Look at the entry to begin behind; None where it is gone."""
+
+    def take(self, id: str, entry: Mapping[str, str]) -> Iterator[Any]:
+        """Yield what one entry tells."""
+
+
+class _Events:
+    """Makes events of entries, and sees from their numbers and counts what is missing."""
+
+    patience = 0
+
+    def __init__(self, start: str | Event | None) -> None:
+        self.start = _id(start)
+        self._n: int | None = None if start is not None else 0
+        if isinstance(start, Event):
+            self._n = start.n
+        self._dropped: dict[Any, int] | None = {} if start is None else None
+
+    def begin(self, found: Entry | None) -> Iterator[Gap]:
+        """Look at the entry to begin behind; where it is gone, others may be so too."""
+        if found is None and self._n is None:
+            yield Gap(0)
+        elif found is not None and self._n is None:
+            self._n = _number(found[1])
+
+    def take(self, id: str, entry: Mapping[str, str]) -> Iterator[Event | Gap]:
+        """Yield what one entry tells."""
+        number = _number(entry)
+        event = _events.decode(entry.get("e", ""), entry.get("d", ""), id=id, n=number)
+        missed = self._dropped_before(event)
+        if number is not None:
+            missed += max(0, number - self._n - 1) if self._n is not None else 0
+            self._n = number
+        if missed:
+            yield Gap(missed)
+        yield event
+
+    def _dropped_before(self, event: Event) -> int:
+        """How many events of the body's own were dropped since the last count; each attempt counts for itself."""
+        payload = event.payload
+        if not event.name.startswith("job.") or not isinstance(payload, dict):
+            return 0
+        dropped, attempt = payload.get("dropped"), payload.get("attempt")
+        if not isinstance(dropped, int) or not isinstance(attempt, int):
+            return 0
+        if self._dropped is None:  # begun in the middle: what was dropped before is not ours to tell
+            self._dropped = {attempt: dropped}
+        before = self._dropped.get(attempt, 0)
+        self._dropped[attempt] = max(before, dropped)
+        return max(0, dropped - before)
+
+
+class _Lines:
+    """Makes lines of a log's entries; each entry counts all lines up to its end."""
+
+    patience = _LAST_WORDS
+    start = ""
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def begin(self, found: Entry | None) -> Iterator[Gap]:
+        """Nothing to look at: a log is read from its oldest entry."""
+        return iter(())
+
+    def take(self, id: str, entry: Mapping[str, str]) -> Iterator[LogLine | Gap]:
+        """Yield what one entry tells."""
+        try:
+            lines = msgspec.json.decode(entry.get("d", "[]"), type=list[tuple[str, str, int]])
+        except msgspec.MsgspecError:
+            lines = []  # written by another version: its count tells what is missing
+        total = int(entry.get("t") or 0)
+        missed = total - len(lines) - self._seen
+        self._seen = max(total, self._seen)
+        if missed > 0:
+            yield Gap(missed)
+        for stream, text, at in lines:
+            yield LogLine(stream, text, at)
+
+
+class _Reader:
+    """Reads a stream to its end, or to the run's end, for plain code and for asyncio."""
+
+    def __init__(self, key: str, run_key: str, source: _Source, *, follow: bool) -> None:
+        self._key = key
+        self._run_key = run_key
+        self._source = source
+        self._follow = follow
+
+    def read(self, client: Client) -> Iterator[Any]:
+        """Yield everything."""
+        ask: Any = client.execute_command
+        plan, answer = self._plan(), None
+        while True:
+            try:
+                wanted = plan.send(answer)
+            except StopIteration:
+                return
+            if isinstance(wanted, list):
+                yield from wanted
+                answer = None
+            else:
+                with translated(client):
+                    answer = ask(*wanted)
+
+    async def aread(self) -> AsyncIterator[Any]:
+        """Yield everything, on a connection of its own."""
+        url = await asyncio.to_thread(connection.resolve_url)
+        client: AsyncClient = connection.async_client(url, name=connection.client_name())
+        async with contextlib.aclosing(client):
+            ask: Any = client.execute_command
+            plan, answer = self._plan(), None
+            while True:
+                try:
+                    wanted = plan.send(answer)
+                except StopIteration:
+                    return
+                if isinstance(wanted, list):
+                    for one in wanted:
+                        yield one
+                    answer = None
+                else:
+                    with translated(client):
+                        answer = await ask(*wanted)
+
+    def _plan(self) -> Generator[Any, Any, None]:
+        """Yields the commands to send and is sent their answers; in between, yields lists of what was found."""
+        last = self._source.start
+        if last:
+            found = yield ("XRANGE", self._key, last, last)
+            yield list(self._source.begin(found[0] if found else None))
+        while True:
+            page = yield ("XRANGE", self._key, f"({last}" if last else "-", "+", "COUNT", PAGE)
+            if page:
+                last = page[-1][0]
+                yield self._told(page)
+            if len(page) < PAGE:
+                break
+        while self._follow:
+            state = yield ("HGET", self._run_key, "state")  # first: when it has ended its last entry is there
+            over = state is None or state in ENDED
+            wait = self._source.patience if over else _BLOCK
+            block = ("BLOCK", wait) if wait else ()  # 0 would be for ever
+            found = yield ("XREAD", "COUNT", PAGE, *block, "STREAMS", self._key, last or "0-0")
+            if found:
+                last = found[0][1][-1][0]
+                yield self._told(found[0][1])
+            elif over:
+                return
+
+    def _told(self, page: list[Entry]) -> list[Any]:
+        return [told for id, entry in page for told in self._source.take(id, entry)]
+
+
+def _id(start: str | Event | None) -> str:
+    found = start.id if isinstance(start, Event) else start
+    if isinstance(start, Event) and found is None:
+        raise ValueError("this event has no id: only events that were read from a run can be gone on behind")
+    if found is not None and not _ID.fullmatch(found):
+        raise ValueError(f"found {found!r}, expected an event or its id, for instance '1718000000000-0'")
+    return found or ""
+
+
+def _number(entry: Mapping[str, str]) -> int | None:
+    number = entry.get("n")
+    return int(number) if number else None
