@@ -15,9 +15,7 @@ Entry = dict[str, str]
 
 def d(payload: dict[str, Any] | None = None, ms: int = T) -> str:
     """The JSON that the caller of a script gives."""
-    return json.dumps(
-        {"p": {"job": "shop.import_orders", "job_id": "r1", **(payload or {})}, "ts": ms * 1_000_000}
-    )
+    return json.dumps({"p": {"job": "shop.import_orders", "job_id": "r1", **(payload or {})}, "ts": ms * 1_000_000})
 
 
 class Story:
@@ -29,9 +27,7 @@ class Story:
         self.attempt = 0
         self.entries: list[Entry] = []
 
-    def state(
-        self, name: str, state: str, *, wait: int = 100, at: int = 0, k: int = 0, **payload: Any
-    ) -> Story:
+    def state(self, name: str, state: str, *, wait: int = 100, at: int = 0, k: int = 0, **payload: Any) -> Story:
         """A numbered event; `wait` is the time since the one before."""
         self.n += 1
         self.ms += wait
@@ -45,9 +41,7 @@ class Story:
         self.entries[-1]["d"] = ""
         return self
 
-    def progress(
-        self, *done: int, every: int = 500, step: str = "load_rows", total: int | None = 20_000
-    ) -> Story:
+    def progress(self, *done: int, every: int = 500, step: str = "load_rows", total: int | None = 20_000) -> Story:
         """One progress event for each count."""
         for number in done:
             self.ms += every
@@ -61,9 +55,7 @@ class Story:
 
     def _add(self, name: str, payload: dict[str, Any], **fields: str) -> None:
         payload = {"attempt": self.attempt, **payload}
-        self.entries.append(
-            {"e": name, "id": "r1", "a": str(self.attempt), "d": d(payload, self.ms), **fields}
-        )
+        self.entries.append({"e": name, "id": "r1", "a": str(self.attempt), "d": d(payload, self.ms), **fields})
 
     # chapters
 
@@ -79,9 +71,7 @@ class Story:
 
     def loading(self, done: int | None = None, total: int | None = 20_000) -> Story:
         resumed = (
-            {"resumed": True, "cursor": done, "done": done}
-            if done is not None
-            else {"resumed": False, "cursor": None}
+            {"resumed": True, "cursor": done, "done": done} if done is not None else {"resumed": False, "cursor": None}
         )
         return self.state("job.step_started", "running", step="load_rows", total=total, **resumed)
 
@@ -106,9 +96,7 @@ class Story:
             "message": "row 7: no date",
             "traceback": "Traceback\n  line\nValueError: row 7: no date",
         }
-        self.state(
-            "job.step", "running", step="load_rows", done=8000, total=20_000, duration=90, exception=error
-        )
+        self.state("job.step", "running", step="load_rows", done=8000, total=20_000, duration=90, exception=error)
         return self.state("job.failed", "failed", reason="exception", exception=error)
 
     @property

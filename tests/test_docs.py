@@ -117,11 +117,7 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("library", WALLS)
 def test_library_is_imported_in_one_place(library: str) -> None:
     """Each foreign library that could spread has one module or package that knows it."""
-    users = {
-        path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        for path in SOURCES
-        if library in imported(path)
-    }
+    users = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in SOURCES if library in imported(path)}
     assert users <= WALLS[library]
 
 
@@ -145,9 +141,7 @@ def test_commands_in_the_texts_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
     named = {
-        name
-        for text in TEXTS
-        for name in re.findall(r"`?(?:\$ |`)make ([a-z-]+)", text.read_text(encoding="utf-8"))
+        name for text in TEXTS for name in re.findall(r"`?(?:\$ |`)make ([a-z-]+)", text.read_text(encoding="utf-8"))
     }
     assert {"demo", "test", "lab"} <= named
     assert named <= targets

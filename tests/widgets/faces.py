@@ -61,9 +61,7 @@ def views(now: int) -> dict[str, RunView]:
         "starting": run("running", n=2, attempt=1, since=now - 800),
         "plain step": run("running", n=3, attempt=1, step="prepare", in_step=True, step_began=now - 2000),
         "running": run("running", **LOADING, done=6204, samples=samples(6204, 104), step_began=now - 30_000),
-        "no total": run(
-            "running", **{**LOADING, "total": None}, done=12_431, samples=fast, step_began=now - 59_000
-        ),
+        "no total": run("running", **{**LOADING, "total": None}, done=12_431, samples=fast, step_began=now - 59_000),
         "resuming": stopped("running", resumed_at=12_431, after="child_died", signal="SIGKILL"),
         "resumed": run("running", **HALF, samples=fast, step_began=now - 21_000),
         "stuck": run("running", **HALF, samples=fast, gaps=(900,) * 8, committed=now - 15_000),
