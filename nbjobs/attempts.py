@@ -220,14 +220,14 @@ class Attempts:
     async def _give_back(self, holding: Holding, end: End) -> None:
         held, outcome = holding.held, end.outcome or {}
         code = outcome.get("code", "")
+        if code == "fenced":
+            logger.warning("run %s: a write of its body was refused, and the body has ended", held.run)
         if not end.died and outcome.get("state") in ENDED:
             return  # where that is not so, because Redis fell back since, the sweeper finds it by the lease
         fate = holding.ended if end.died and holding.ended else _fate(end)
         blameless = end.died and (
             not end.started or end.shared or end.reason in ("nursery", "closed", "no child") or holding.release
         )
-        if code == "fenced":
-            logger.warning("run %s: a write of its body was refused, and the body has ended", held.run)
         if blameless or code == "fenced":  # a fenced one is still ours where only Redis fell back under the child
             reason = holding.release or (_reason(end) if end.died else "fenced")
             await self._insist(lambda: self._leases.release(held, reason, fate))

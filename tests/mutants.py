@@ -136,9 +136,8 @@ MUTANTS = [
     Mutant(
         "a full Redis stops the renewals",
         "signs.py",
-        "                await self.renew()  # first: a full Redis refuses the sign, but no renewal\n"
-        "                await self.sign()\n",
-        "                await self.sign()\n                await self.renew()\n",
+        "await self.renew()  # first",
+        "await self.sign()\n                    await self.renew()  # first",
         (FULL,),
     ),
     Mutant(
@@ -215,8 +214,8 @@ MUTANTS = [
     Mutant(
         "a worker does not give back what its child died over",
         "attempts.py",
-        '                "child_died",\n                _fate(end),\n                signal=',
-        '                "worker_died",\n                _fate(end),\n                signal=',
+        '"child_died",\n                fate',
+        '"worker_died",\n                fate',
         (CHILD,),
     ),
     Mutant(
@@ -235,16 +234,16 @@ MUTANTS = [
     ),
     Mutant(
         "a resumed loop leaves an item out",
-        "loops.py",
-        "islice(items, done, None)",
-        "islice(items, done + 1, None)",
+        "resuming.py",
+        "islice(sequence, done, None)",
+        "islice(sequence, done + 1, None)",
         (NOT_SENT,),
     ),
     Mutant(
         "an item counts as done before its work",
         "steps.py",
-        "            done = self.done  # read once",
-        "            done = self.done + 1  # read once",
+        "return self.place.standing(self.done)",
+        "return self.place.standing(self.done + 1)",
         (STORED,),
     ),
 ]

@@ -23,7 +23,8 @@ from ..support import wait_until
 _LINE = re.compile(rb'\+[\d.]+ \[\d+ (\S+)\] (".*")$')
 _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 _NAMES = {script.sha: name for name, script in SCRIPTS.items()}
-_FIELDS = ("state", "c", "n", "fence", "owner", "attempt", "crashes", "lease_until", "step", "view_id", "last_id")
+_FIELDS = ("state", "c", "n", "fence", "owner", "attempt", "crashes", "lease_until", "step", "cursor", "done")
+_FIELDS += ("view", "view_id", "last_id")
 _WRITING = (b"HSET", b"XADD", b"HSETNX", b"HINCRBY", b"HDEL", b"DEL", b"XTRIM", b"SET")
 _PLAIN = (b"missing_since",)  # the one field that is not written by a script
 _KEYS_AND_LIMITS = 4  # arguments before a script's own: id and three limits

@@ -42,7 +42,7 @@ async def test_row_21_a_look_that_comes_too_early_loses_no_run(stage: Stage) -> 
     """
     client = connection.async_client(stage.server.url)
     pool: Any = None
-    attempts = Hasty(Leases(client, stage.settings), pool, worker="w", queue=QUEUE, on_free=lambda kind: None)
+    attempts = Hasty(Leases(client, stage.settings), pool, worker="w", queue=QUEUE, grace=1, on_free=lambda kind: None)
     attempts.enqueue = lambda: jobs.count.options(id="r1").enqueue(stage.path, 1)
     candidates = await attempts.look(["{ada}:r1:1"])
     await client.aclose()
