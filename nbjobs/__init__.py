@@ -38,7 +38,8 @@ Telling what happens
     tagged      put tags on the events inside a with block
     set_context put something on every event from here on
 
-The command line: ``nbjobs up``, ``down``, ``worker``, ``watch``, ``demo``. Settings: ``help(nbjobs.settings.NbJobs)``.
+The command line: ``nbjobs up``, ``down``, ``worker``, ``demo``; for runs ``nbjobs runs``, ``watch``, ``cancel``,
+``pause``, ``unpause``, ``retry``, ``logs``, ``events``. Settings: ``help(nbjobs.settings.NbJobs)``.
 """
 
 from __future__ import annotations

@@ -5,54 +5,22 @@ Each setting can be given on the command line: ``nbjobs worker --NbJobs.lease=30
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from traitlets import Bool, Unicode
-from traitlets.config import Application, Configurable
 
-from . import __version__, embedded
+from . import embedded
+from .command import Command
+from .commands import COMMANDS
 from .errors import NbjobsError
-from .settings import NbJobs, set_current
 
-_CLASSES: list[type[Configurable]] = [NbJobs]
-_ALIASES = {
-    "log-level": "Application.log_level",
-    "user": "NbJobs.user",
-    "redis-url": "NbJobs.redis_url",
-    "queue": "NbJobs.queue",
-    "children": "NbJobs.children",
-    "workers": "NbJobs.workers",
-}
 _UP_FLAGS: dict[str, object] = {
     "detach": ({"Up": {"detach": True}}, "run without this terminal; come back when all is ready"),
     "no-worker": ({"Up": {"worker": False}}, "start no worker: each client asks for its own"),
 }
-_NO_FLAGS: dict[str, object] = {}
-
-
-class Command(Application):
-    """What all commands have in common: the settings, and how they log."""
-
-    version = Unicode(__version__)
-    classes = _CLASSES
-    aliases = _ALIASES
-    flags = _NO_FLAGS
-
-    def settings(self) -> NbJobs:
-        """Returns the settings of config files, environment and this command line; they become the current ones."""
-        found = NbJobs.load(self.cli_config)
-        set_current(found)
-        return found
-
-    def log_to_stderr(self) -> None:
-        """Shows what nbjobs logs, and of others only warnings."""
-        logging.basicConfig(
-            format="%(asctime)s %(name)s[%(process)d] %(message)s", datefmt="%Y-%m-%d %H:%M:%S", level=logging.WARNING
-        )
-        logging.getLogger("nbjobs").setLevel(logging.INFO)
 
 
 class Up(Command):
@@ -112,21 +80,6 @@ class WorkerCommand(Command):
         worker.run(settings, modules=self.extra_args)
 
 
-class Watch(Command):
-    """Shows runs, or all of yours, in this terminal until they end; the exit code says whether all completed."""
-
-    name = "nbjobs watch"
-    description = Unicode(__doc__)
-    examples = Unicode("nbjobs watch\nnbjobs watch 0mij3p5k2x8q9fzt")
-
-    def start(self) -> None:
-        """Shows it."""
-        from . import terminal
-
-        self.settings()
-        self.exit(0 if terminal.watch(*self.extra_args) else 1)
-
-
 class Demo(Command):
     """Imports a public table, kills the processes that do it, and shows that nothing is lost."""
 
@@ -144,7 +97,7 @@ _COMMANDS: dict[str, tuple[type[Command], str]] = {
     "up": (Up, "start the embedded Redis and a worker"),
     "down": (Down, "end them"),
     "worker": (WorkerCommand, "run a worker"),
-    "watch": (Watch, "show a run in this terminal"),
+    **COMMANDS,
     "demo": (Demo, "see a run survive"),
 }
 
@@ -180,6 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # who reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     finally:
         for command in commands:
             command.clear_instance()

@@ -15,17 +15,20 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from types import TracebackType
 
+import msgspec
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
+from . import words
 from .face import Bar, Face, face
-from .listing import attach, runs
+from .listing import Row, attach, runs
 from .run import Run
 from .stream import Follower, follower
 from .view import RunView
 
-__all__ = ["Card", "Screen", "watch"]
+__all__ = ["Card", "Screen", "table", "watch"]
 
 WIDTH = 72
 REFRESH = 0.05  # s between two drawings, where nothing but progress has changed
@@ -167,28 +170,67 @@ class Screen:
         skipped = ("wait", "rate", "remaining", "" if shown.ended else "elapsed")
         facts = [fact.text for fact in shown.facts if fact.kind not in skipped]
         parts = [shown.headline, shown.percent, *facts, shown.error]
-        self.say(f"{shown.icon} {shown.name}  {' · '.join(part for part in parts if part)}")
+        self._print(shown, f"{shown.icon} {shown.name}  {' · '.join(part for part in parts if part)}")
+
+    def _print(self, shown: Face, text: str) -> None:
+        self.say(text)
 
 
-def watch(*run_ids: str | None, user: str | None = None, console: Console | None = None) -> bool:
+class JsonScreen(Screen):
+    """Prints each change as the JSON of a face, one object a line."""
+
+    def __enter__(self) -> JsonScreen:
+        return self
+
+    def say(self, text: str) -> None:
+        """Print nothing: it is for people."""
+
+    def _print(self, shown: Face, text: str) -> None:
+        print(msgspec.json.encode(shown).decode(), flush=True)
+
+
+def table(found: Iterable[Row]) -> Table:
+    """Return a list of runs as rich draws it."""
+    drawn = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for column in ("RUN", "JOB", "STATE", "PROGRESS", "CHANGED"):
+        drawn.add_column(column, no_wrap=True, overflow="ellipsis" if column in ("JOB", "PROGRESS") else "fold")
+    now = time.time() * 1000
+    for row in found:
+        state = Text(row.state, style=_STYLES.get(row.state, _QUIET))
+        changed = f"{words.lasted(max(0.0, (now - row.changed) // 1000))} ago"
+        drawn.add_row(Text(row.id), Text(row.job.rpartition(".")[2]), state, Text(_progress(row)), changed)
+    return drawn
+
+
+def _progress(row: Row) -> str:
+    """How far it is, in words: ``load_rows 1,200 of 5,000``."""
+    if not row.step or row.state == "completed":
+        return ""
+    counted = "" if row.done is None else f" {words.count(row.done)}"
+    return f"{row.step}{counted}{f' of {words.count(row.total)}' if counted and row.total else ''}"
+
+
+def watch(*run_ids: str | None, user: str | None = None, console: Console | None = None, json: bool = False) -> bool:
     """Show runs until they have ended; return whether all of them completed.
 
     Args:
         run_ids: which; without any, those of the user that have not ended, and those that are enqueued meanwhile.
         user: whose; by default yours.
         console: of rich; by default one for standard output.
+        json: print each change as a JSON object, one a line.
 
     Raises:
         RunNotFound: the user has no such run.
     """
     wanted = [attach(run_id, user=user) for run_id in run_ids if run_id]
     found = wanted or _under_way(user)
+    make = JsonScreen if json else Screen
     if not found:
-        Screen(console).say("No run is under way. To see one that has ended: nbjobs watch <its id>")
+        make(console).say("No run is under way. To see one that has ended: nbjobs watch <its id>")
         return True
     source = follower(found[0].user)
     with ExitStack() as stack:
-        screen = stack.enter_context(Screen(console, now=source.now))
+        screen = stack.enter_context(make(console, now=source.now))
         watched = _Watched(source, stack, screen)
         try:
             watched.follow(found, None if wanted else user or found[0].user)

@@ -144,14 +144,30 @@ def test_up_where_a_redis_is_named() -> None:
 
 def test_an_unknown_command() -> None:
     """The commands there are."""
-    assert "expected one of up, down, worker, watch, demo" in complaint("upp")
+    assert (
+        "expected one of up, down, worker, runs, watch, cancel, pause, unpause, retry, logs, events, demo"
+        in complaint("upp")
+    )
 
 
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a command the help is shown."""
     assert main([]) == 0
     said = capsys.readouterr().out
-    for name in ("up", "down", "worker", "watch", "demo"):
+    for name in (
+        "up",
+        "down",
+        "worker",
+        "runs",
+        "watch",
+        "cancel",
+        "pause",
+        "unpause",
+        "retry",
+        "logs",
+        "events",
+        "demo",
+    ):
         assert name in said
 
 
