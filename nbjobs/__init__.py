@@ -80,6 +80,7 @@ from .listing import attach, runs
 from .retries import Retry
 from .run import Run
 from .runset import Runs
+from .settings import configure
 from .sinks.stream import StreamSink as _StreamSink
 from .stepping import interrupt, step
 
@@ -112,6 +113,7 @@ __all__ = [
     "TooLarge",
     "attach",
     "clear_context",
+    "configure",
     "get_context",
     "interrupt",
     "job",
