@@ -213,3 +213,25 @@ def dies_talking() -> None:
     print("my last words", flush=True)
     print("without an end", end="", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@job
+async def blocks_the_loop(path: str) -> None:
+    """Sync code where it does not belong."""
+    note(path, "blocks", os.getpid())
+    time.sleep(60)
+
+
+@job
+def tells_too_much(what: str) -> str:
+    """Ten megabytes where less is allowed."""
+    much = "x" * 10_000_000
+    if what == "event":
+        notify("own.much", text=much)
+    elif what == "value":
+        step("much", lambda: much)
+    elif what == "cursor":
+        step("much", lambda: step.current.set(much))
+    elif what == "print":
+        print(much)
+    return much if what == "result" else "done"
