@@ -48,6 +48,8 @@ class Commit:
         ended: steps that have ended: (JSON about it, its value as the codec's text or ``""``).
         events: (kind, name, JSON): kind ``s`` is a state event, numbered and in the user's stream too; ``p``
             progress and ``o`` the body's own are in the run's stream only.
+        results: of `step.map`: (``k``, the step's name) begins the map of the run's k-th step anew,
+            (``k:index``, the codec's text) adds the result of an item to it.
     """
 
     c: int
@@ -60,6 +62,7 @@ class Commit:
     total: int | str | None = None
     ended: Sequence[tuple[str, str]] = ()
     events: Sequence[tuple[str, str, str]] = ()
+    results: Sequence[tuple[str, str]] = ()
 
     def arguments(self) -> list[str]:
         """Return the checkpoint as the scripts take it."""
@@ -67,6 +70,8 @@ class Commit:
         flat += [self.step, self.cursor, _text(self.done), _text(self.total), str(len(self.ended))]
         for step in self.ended:
             flat += step
+        for name, text in self.results:
+            flat += ("m", name, text)
         for event in self.events:
             flat += event
         return flat

@@ -70,6 +70,10 @@ class Base:
         """Return a run's hash, empty where there is none."""
         return Ask([("HGETALL", self.keys.run(run))], lambda answers: answers[0])
 
+    def _read_map(self, run: str, k: int) -> Ask[dict[str, str]]:
+        """Return what the run's k-th step keeps while it maps: index → text, beside its ``name`` and ``bytes``."""
+        return Ask([("HGETALL", self.keys.map(run, k))], lambda answers: answers[0])
+
     def _since(self, run: str, field: str) -> Ask[float]:
         """Return for how many seconds a run has had this field, which is set to Redis time if it has not."""
         key = self.keys.run(run)

@@ -50,6 +50,7 @@ class Model:
         self.fields: dict[str, Any] = {}
         self.events: list[dict[str, str]] = []
         self.steps: list[tuple[str, str]] = []
+        self.maps: dict[str, dict[str, str]] = {}  # of step.map: k → index → text
         self.due: int | None = None
         self.viewed = 0  # events that the stored view covers
 
@@ -228,6 +229,7 @@ class Model:
         run["bytes"] = sum(len(value.encode()) for _, value in self.steps)
         if moved == "1":
             run["crashes"] = 0
+        self._keep_results(new)
         self._add_events(new)
         if fits and view:
             run["view"], self.viewed = view, len(self.events)
@@ -235,7 +237,18 @@ class Model:
     def _add_events(self, new: list[str]) -> None:
         rest = new[9 + 2 * int(new[8]) :]
         for kind, name, d in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
-            self._event(name, d, self.fields["state"] if kind == "s" else None)
+            if kind != "m":
+                self._event(name, d, self.fields["state"] if kind == "s" else None)
+
+    def _keep_results(self, new: list[str]) -> None:
+        rest = new[9 + 2 * int(new[8]) :]
+        for kind, name, text in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+            k, _, index = name.partition(":")
+            if kind == "m" and index:
+                self.maps.setdefault(k, {})[index] = text
+            elif kind == "m":
+                # a map that is begun anew keeps its place in the list
+                self.maps[k] = {"name": text}
 
     def _event(self, name: str, d: str, state: str | None) -> None:
         run = self.fields
@@ -282,6 +295,7 @@ class Model:
     def _drop(self, first: int) -> None:
         del self.steps[first - 1 :]
         self.fields["bytes"] = sum(len(value.encode()) for _, value in self.steps)
+        self.maps = {k: kept for k, kept in self.maps.items() if int(k) < first}
         self.fields |= dict.fromkeys(("step", "cursor", "done", "total"), "")
 
 
@@ -294,13 +308,32 @@ def differences(client: redis.Redis, keys: Keys, run: str, model: Model) -> list
     expected |= {"steps": str(len(model.steps))}
     for k, (meta, value) in enumerate(model.steps, 1):
         expected |= {f"s:{k}": meta, f"v:{k}": value}
-    told = ("v", "last_id", "view_id", "accept", "lease_until")
+    told = ("v", "last_id", "view_id", "accept", "lease_until", "maps")
     found = [
         f"{name}: Redis {stored.get(name)!r}, model {expected.get(name)!r}"
         for name in sorted({*stored, *expected} - set(told))
         if stored.get(name) != expected.get(name)
     ]
-    return found + _differing_streams(client, keys, run, model, stored)
+    return (
+        found + _differing_streams(client, keys, run, model, stored) + _differing_maps(client, keys, run, model, stored)
+    )
+
+
+def _differing_maps(client: redis.Redis, keys: Keys, run: str, model: Model, stored: dict[str, str]) -> list[str]:
+    found = []
+    if stored.get("maps", "") != ",".join(model.maps):
+        found.append(f"maps: Redis {stored.get('maps')}, model {list(model.maps)}")
+    for key in set(client.scan_iter(f"{keys.run(run)}:map:*")) | {keys.map(run, int(k)) for k in model.maps}:
+        kept, expected = client.hgetall(key), dict(model.maps.get(key.rpartition(":")[2], {}))
+        if expected:
+            texts = [text for index, text in expected.items() if index != "name"]
+            expected["bytes"] = str(sum(len(text.encode()) for text in texts))
+        if kept != expected:
+            found.append(f"{key}: Redis {kept}, model {expected}")
+        ttl = client.pttl(key)
+        if (ttl > 0) != (model.fields["state"] in END):
+            found.append(f"the TTL of {key} is {ttl} in state {model.fields['state']}")
+    return found
 
 
 def _differing_streams(client: redis.Redis, keys: Keys, run: str, model: Model, stored: dict[str, str]) -> list[str]:

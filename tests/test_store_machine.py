@@ -33,6 +33,10 @@ CURSORS = st.sampled_from(["", "5", "[1,2]"])
 OUTCOMES = st.sampled_from(["completed", "failed", "paused", *["released"] * 3, *["retrying"] * 3])
 WRONG = ["enqueue", "claim", "commit", "order", "renew", "finish", "finish order", "lapse", "control", "reopen"]
 STEPS = st.lists(st.tuples(st.just('{"name":"a"}'), st.sampled_from(["", "1", '"é"'])), max_size=2)
+RESULTS = st.lists(
+    st.tuples(st.sampled_from(["1", "2", "1:0", "1:0", "1:7", "2:1", "3:0"]), st.sampled_from(["a", "1", '"é"'])),
+    max_size=3,
+)
 
 
 class Runs(RuleBasedStateMachine):
@@ -95,9 +99,12 @@ class Runs(RuleBasedStateMachine):
         self.do(self.calls.claim(RUN, f"{owner}{self.get('attempt')}", self.get("attempt") + 1, "{}"))
 
     @precondition(lambda self: self.is_held)
-    @rule(seen=st.sampled_from([0, 0, 0, -1]), moved=st.booleans(), cursor=CURSORS, steps=STEPS, events=EVENTS)
-    def commit(self, seen: int, moved: bool, cursor: str, steps: list[Any], events: list[Any]) -> None:
-        last = self.checkpoint(seen=seen, moved=moved, cursor=cursor, ended=steps, events=events)
+    @rule(
+        seen=st.sampled_from([0, 0, 0, -1]), moved=st.booleans(), cursor=CURSORS, what=st.tuples(STEPS, EVENTS, RESULTS)
+    )
+    def commit(self, seen: int, moved: bool, cursor: str, what: tuple[Any, Any, Any]) -> None:
+        given = dict(zip(("ended", "events", "results"), what, strict=True))
+        last = self.checkpoint(seen=seen, moved=moved, cursor=cursor, **given)
         self.do(self.calls.commit(RUN, self.holder, last))
 
     @precondition(lambda self: self.is_held)
@@ -106,9 +113,17 @@ class Runs(RuleBasedStateMachine):
         self.do(self.calls.renew(RUN, self.holder))
 
     @precondition(lambda self: self.is_held)
-    @rule(outcome=OUTCOMES, wait=st.sampled_from([0, 30]), failed=st.booleans(), child=st.booleans(), events=EVENTS)
-    def finish(self, outcome: str, wait: int, failed: bool, child: bool, events: list[Any]) -> None:
-        last = {"commit": self.checkpoint(moved=True, cursor="7", events=events)} if child else {"events": events}
+    @rule(
+        outcome=OUTCOMES,
+        wait=st.sampled_from([0, 30]),
+        failed=st.booleans(),
+        child=st.booleans(),
+        what=st.tuples(EVENTS, RESULTS),
+    )
+    def finish(self, outcome: str, wait: int, failed: bool, child: bool, what: tuple[Any, Any]) -> None:
+        events, results = what
+        whole = self.checkpoint(moved=True, cursor="7", events=events, results=results)
+        last = {"commit": whole} if child else {"events": events}
         given: dict[str, Any] = {"wait_ms": wait, "failed": failed, "result": "1", "error": "e", **last}
         self.do(self.calls.finish(RUN, self.holder, outcome, d="{}", **given))
 
@@ -171,7 +186,8 @@ class Runs(RuleBasedStateMachine):
 
     def picture(self) -> object:
         keys = self.calls.keys
-        return self.client.hgetall(keys.run(RUN)), self.client.xrange(keys.events(RUN))
+        maps = {key: self.client.hgetall(key) for key in self.client.scan_iter(f"{keys.run(RUN)}:map:*")}
+        return self.client.hgetall(keys.run(RUN)), self.client.xrange(keys.events(RUN)), maps
 
     # -- what always holds -------------------------------------------------------------------------
 

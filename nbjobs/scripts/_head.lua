@@ -11,7 +11,7 @@ local TYPES = {'hash', 'stream', 'stream', 'stream', 'zset', 'zset'}
 local FIELDS = {
   'state', 'control', 'owner', 'last_owner', 'fence', 'lease_until', 'attempt', 'at', 'c', 'n', 'control_n',
   'crashes', 'failures', 'resumptions', 'steps', 'bytes', 'last_id', 'view_id',
-  'step', 'cursor', 'done', 'total', 'job', 'args',
+  'step', 'cursor', 'done', 'total', 'job', 'args', 'maps',
 }
 local KEPT_EVENTS = '200'        -- of a run that has ended
 local LOST_WAKE_UP = 60000       -- ms after which a queued run is looked at, should its wake-up be lost
@@ -19,6 +19,7 @@ local PUT_BACK = 5000            -- the same after a release or a lapse, where t
 local MAX_STEPS, MAX_EVENTS = 64, 256           -- of one commit: `unpack` stops below 8,000 values
 local MAX_EVENT, MAX_VIEW, MAX_CURSOR, MAX_NAME = 16384, 16384, 8192, 1024
 local MAX_VALUE, MAX_VALUES = 65536, 4194304    -- of one step, of all steps of a run
+local MAX_RESULTS, MAX_MAP = 1000, 16777216     -- of `step.map`: results in one commit, bytes of all of one step
 local MAX_FIELD, MAX_RESULT, MAX_ERROR = 65536, 1048576, 65536
 
 for i = 1, 6 do
@@ -75,6 +76,13 @@ local function entry(name, d, state)
   put('last_id', redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(pairs_)))
 end
 
+-- What `step.map` keeps of the run's k-th step: a hash of index → result beside its name and its bytes. The field
+-- `maps` lists these ks; their keys live and go with the run.
+local function map_key(k) return KEYS[1] .. ':map:' .. k end
+local function each_map(command, ...)
+  for k in run.maps:gmatch('%d+') do redis.call(command, map_key(k), ...) end
+end
+
 -- Brings the run into a state and stores all that was gathered. `time`: see look_at.
 local function become(state, time)
   put('state', state)
@@ -84,11 +92,13 @@ local function become(state, time)
   if END[state] then
     redis.call('XTRIM', KEYS[2], 'MAXLEN', '~', KEPT_EVENTS)
     for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[4]) end
+    each_map('PEXPIRE', ARGV[4])
   end
 end
 
 -- The checkpoint that `commit` and `finish` share, from argument `i` on:
 -- c n_seen view moved step cursor done total nsteps (meta value)* (kind name d)*
+-- Kind `m` is no event: `m k name` begins the map of the k-th step, `m k:index text` adds a result to it.
 local function checkpoint(i)
   local count = num(ARGV[i + 8])
   return {
@@ -97,9 +107,31 @@ local function checkpoint(i)
     ended = count, first_step = i + 9, first_event = i + 9 + 2 * count,
   }
 end
+local function map_entry(j) return ARGV[j + 1]:match('^(%d+):?(%d*)$') end
+local function too(what) return {'TOOBIG', what} end
+local function unfit_results(new)                -- answers how many there are, or nil and the refusal
+  local count, bytes = 0, {}
+  for j = new.first_event, #ARGV, 3 do
+    if ARGV[j] == 'm' then
+      local k, index = map_entry(j)
+      if not k or #k > 9 or #index > 15 or #ARGV[j + 2] > MAX_VALUE then return nil, too('result') end
+      if not bytes[k] then
+        local found = redis.call('TYPE', map_key(k)).ok
+        if found ~= 'none' and found ~= 'hash' then return nil, {'BADTYPE', map_key(k)} end
+        bytes[k] = found == 'hash' and num(redis.call('HGET', map_key(k), 'bytes')) or 0
+      end
+      bytes[k] = index == '' and 0 or bytes[k] + #ARGV[j + 2]
+      if bytes[k] > MAX_MAP then return nil, too('results') end
+      count = count + 1
+    end
+  end
+  if count > MAX_RESULTS then return nil, too('commit') end
+  return count
+end
 local function oversize(new)                     -- answers the refusal, where there is one
-  local function too(what) return {'TOOBIG', what} end
-  if new.ended > MAX_STEPS or #ARGV >= new.first_event + 3 * MAX_EVENTS then return too('commit') end
+  local results, refusal = unfit_results(new)
+  if refusal then return refusal end
+  if new.ended > MAX_STEPS or #ARGV >= new.first_event + 3 * (MAX_EVENTS + results) then return too('commit') end
   if #new.view > MAX_VIEW then return too('view') end
   if #new.cursor > MAX_CURSOR then return too('cursor') end
   if #new.step > MAX_NAME then return too('step') end
@@ -111,12 +143,30 @@ local function oversize(new)                     -- answers the refusal, where t
   end
   if bytes > MAX_VALUES then return too('values') end
   for j = new.first_event, #ARGV, 3 do
-    if #ARGV[j + 1] > MAX_NAME or #ARGV[j + 2] > MAX_EVENT then return too('event') end
+    if ARGV[j] ~= 'm' and (#ARGV[j + 1] > MAX_NAME or #ARGV[j + 2] > MAX_EVENT) then return too('event') end
   end
 end
 local function add_events(new)
   for j = new.first_event, #ARGV, 3 do
-    entry(ARGV[j + 1], ARGV[j + 2], ARGV[j] == 's' and run.state or nil)
+    if ARGV[j] ~= 'm' then entry(ARGV[j + 1], ARGV[j + 2], ARGV[j] == 's' and run.state or nil) end
+  end
+end
+local function keep_results(new)
+  for j = new.first_event, #ARGV, 3 do
+    if ARGV[j] == 'm' then
+      local k, index = map_entry(j)
+      local key, text = map_key(k), ARGV[j + 2]
+      if not (',' .. run.maps .. ','):find(',' .. k .. ',', 1, true) then
+        put('maps', run.maps == '' and k or run.maps .. ',' .. k)
+      end
+      if index == '' then
+        redis.call('DEL', key)
+        redis.call('HSET', key, 'name', text, 'bytes', '0')
+      else
+        redis.call('HINCRBY', key, 'bytes', int(#text - redis.call('HSTRLEN', key, index)))
+        redis.call('HSET', key, index, text)
+      end
+    end
   end
 end
 local function apply(new)
@@ -129,6 +179,7 @@ local function apply(new)
   end
   for _, field in ipairs({'c', 'step', 'cursor', 'done', 'total'}) do put(field, new[field]) end
   if new.moved then put('crashes', '0') end
+  keep_results(new)
   add_events(new)
   if view_fits and new.view ~= '' then
     put('view', new.view)
@@ -136,12 +187,17 @@ local function apply(new)
   end
 end
 
--- Forgets the steps from ordinal `from` on with their values, and the cursor.
+-- Forgets the steps from ordinal `from` on with their values and maps, and the cursor.
 local function drop(from)
   for k = from, num(run.steps) do
     add('bytes', -redis.call('HSTRLEN', KEYS[1], 'v:' .. int(k)))
     redis.call('HDEL', KEYS[1], 's:' .. int(k), 'v:' .. int(k))
   end
   put('steps', int(math.min(num(run.steps), from - 1)))
+  local kept = {}
+  for k in run.maps:gmatch('%d+') do
+    if num(k) < from then kept[#kept + 1] = k else redis.call('DEL', map_key(k)) end
+  end
+  if run.maps ~= '' then put('maps', table.concat(kept, ',')) end
   for _, field in ipairs({'step', 'cursor', 'done', 'total'}) do put(field, '') end
 end

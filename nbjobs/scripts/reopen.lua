@@ -12,4 +12,5 @@ entry('job.reopened', ARGV[7], 'queued')
 put('control_n', run.n)
 become('queued', now + LOST_WAKE_UP)
 for i = 1, 3 do redis.call('PERSIST', KEYS[i]) end
+each_map('PERSIST')
 return answer('OK')
