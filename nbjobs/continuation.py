@@ -34,10 +34,10 @@ from .errors import InvalidStepError
 from .leaving import OpenLoop
 from .progress import Ended, Running, Saved
 from .standing import Plan, Standing
-from .steps import Cursor, Step, as_kept
+from .steps import MAP, Cursor, Step, as_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from types import FrameType
 
 
@@ -95,7 +95,7 @@ class Continuation(Standing):
         first = as_kept(start)
         self._order.meet(name)
         saved = self._order.saved.get(name)
-        if saved is not None and (saved.value is not None or kind):
+        if saved is not None and (saved.value is not None or kind not in ("", MAP)):
             self._world.happened("job.step_skipped", {"step": name})
             return saved
         self._isolating = self._isolating or isolated
@@ -130,18 +130,23 @@ class Continuation(Standing):
             self.fail(error)
             raise
 
-    def end(self, value: Any = None) -> None:
-        """End the running step well. Its value is kept where it is data of at most 64 KiB."""
-        self._drive(self._ending(value))
+    def end(self, value: Any = None, kept: tuple[str | None, str] | None = None) -> None:
+        """End the running step well. Its value is kept where it is data of at most 64 KiB.
+
+        Args:
+            value: of the step.
+            kept: its text, or None and why it is not kept, where that was decided already.
+        """
+        self._drive(self._ending(value, kept))
 
     async def aend(self, value: Any = None) -> None:
         """Do as :meth:`end`, while the event loop turns."""
         await self._adrive(self._ending(value))
 
-    def _ending(self, value: Any = None) -> Plan[None]:
+    def _ending(self, value: Any = None, kept: tuple[str | None, str] | None = None) -> Plan[None]:
         step = self.running
         assert step is not None
-        text, why = self._values.keep(step.name, value)
+        text, why = kept if kept is not None else self.keep(value)
         with self.lock:
             payload = self._outcome(step, interrupted=False)
             if why:
@@ -214,6 +219,29 @@ class Continuation(Standing):
                 "Begin the step after the `except` block, or do without a step in `finally`."
             )
         yield from self._ending()
+
+    # -- step.map ------------------------------------------------------------------------------------------------
+
+    def keep(self, value: Any) -> tuple[str | None, str]:
+        """Return the text of the running step's value, or None and why it cannot be kept."""
+        assert self.running is not None
+        return self._values.keep(self.running.name, value)
+
+    def ordinal(self, name: str) -> int:
+        """Return which step of the run this is, from 1 on."""
+        names = self._order.names
+        return names.index(name) + 1 if name in names else len(names) + 1
+
+    def kept(self, ordinal: int) -> Mapping[str, str]:
+        """Return what is stored of a step's map; see :meth:`World.kept <nbjobs.progress.World.kept>`."""
+        return self._world.kept(ordinal)
+
+    def write_results(self) -> None:
+        """Make all results durable, before the step ends that they belong to."""
+        while self.results:
+            self._world.checkpoint()
+
+    # -- async steps ---------------------------------------------------------------------------------------------
 
     def await_later(self, name: str) -> None:
         """Take note of an asynchronous step that was called, and that the body has to await."""

@@ -11,10 +11,11 @@ import msgspec
 from . import codec
 from .errors import BadData, CursorError, NotData, TooLarge, UnadvanceableCursorError
 
-COUNT, KEY, ITER_FROM = "count", "key", "from"
-"""Kinds of a loop's cursor: how many items are done; the key of the last one done; what ``iter_from`` gave with it.
+COUNT, KEY, ITER_FROM, MAP = "count", "key", "from", "map"
+"""Kinds of a loop's cursor: how many items are done; the key of the last one done; what ``iter_from`` gave with it;
+below which item all are done.
 
-The latter two stand in a cursor's ``fingerprint``.
+``key`` and ``from`` stand in a cursor's ``fingerprint``.
 """
 
 _UNCHANGEABLE = (int, str, bool, float, bytes, date, type(None))

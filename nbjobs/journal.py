@@ -46,6 +46,8 @@ _OWN_EVENTS = 50  # a second of the body's own events; beyond that only the late
 _BATCH = 200  # events in a commit; the store takes 256
 _SHORT = 1.0  # seconds of a run that need no view, ...
 _FEW = 50  # ... if it has had no more state events
+_RESULTS = 500  # of `step.map` in a commit; the store takes 1,000
+_RESULT_BYTES = 1024 * 1024  # of them, more or less
 _HOLD = 1.0  # seconds after which an unanswered commit holds the loop
 _log = logging.getLogger("nbjobs.journal")
 
@@ -182,6 +184,10 @@ class Journal:
             return asked(self.job, self.continuation)
         return self.reason
 
+    def kept(self, ordinal: int) -> Mapping[str, str]:
+        """Return what is stored of a step's map."""
+        return insist(lambda: self._store.read_map(self._claim.run, ordinal))
+
     def happened(self, name: str, payload: dict[str, Any]) -> None:
         """Take note of an event of the framework."""
         if self._dropped:
@@ -263,7 +269,7 @@ class Journal:
         if os.getpid() != self._pid:
             return Reply("FENCED")
         with self._writing:
-            while len(self._pending) > _BATCH:
+            while len(self._pending) > _BATCH or len(self.continuation.results) > _RESULTS:
                 self.commit()
             commit = self._gather(final=True)
             event = self._event("", ending.payload)
@@ -293,12 +299,12 @@ class Journal:
             # Read before the events: what an item notified is never behind the count that includes it.
             written = (step.name, step.value, step.done) if step is not None else ("", None, 0)
             moved = bool(run.ended) or (step is not None and written != self._written and step.advanced)
-            pending, ended = self._take_events(), run.ended
+            pending, ended, results = self._take_events(), run.ended, self._take_results()
             run.ended = []
             now, inner = time.monotonic(), _inner(step)
             shown = final or now - self._progress_at >= _PROGRESS_EVERY
             tells = shown and step is not None and (moved or inner != self._inner)
-            if not (pending or ended or final or tells or written != self._written):
+            if not (pending or ended or results or final or tells or written != self._written):
                 return None
             self._written, self._at = written, now
         if tells and step is not None:
@@ -319,7 +325,18 @@ class Journal:
             total=_text(step.total if step is not None else None),
             ended=[(self._meta(one), one.value or "") for one in ended],
             events=pending,
+            results=results,
         )
+
+    def _take_results(self) -> list[tuple[str, str]]:
+        run, size, count = self.continuation, 0, 0
+        for _, text in run.results[:_RESULTS]:
+            size += len(text)
+            if count and size > _RESULT_BYTES:
+                break
+            count += 1
+        taken, run.results = run.results[:count], run.results[count:]
+        return taken
 
     def _take_events(self) -> list[tuple[str, str, str]]:
         taken, self._pending = self._pending[:_BATCH], self._pending[_BATCH:]

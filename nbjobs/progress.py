@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from .steps import Cursor, Step
@@ -15,6 +16,9 @@ class World(Protocol):
 
     def happened(self, name: str, payload: dict[str, Any]) -> None:
         """Take note of an event; it becomes durable with the next checkpoint."""
+
+    def kept(self, ordinal: int) -> Mapping[str, str]:
+        """Return what is stored of the ``ordinal``-th step, a `step.map`: index → the codec's text; its ``name``."""
 
 
 class Saved(NamedTuple):

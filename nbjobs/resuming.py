@@ -93,25 +93,26 @@ def behind_key(run: Judge, items: Iterable[T], step: Step, key: Callable[[T], An
     return again
 
 
-def check_fingerprint(run: Judge, step: Step, item: Any) -> None:
-    """Pause the run where ``item``, the last one done, is not what it was."""
+def check_fingerprint(run: Judge, step: Step, item: Any, number: int | None = None) -> None:
+    """Pause the run where ``item``, the last one done, is not what it was; ``number`` items are done with it."""
+    number = step.done if number is None else number
     expected = step.stored.fingerprint
     if expected is not None and fingerprint(item) != expected and not run.accepted:
         run.changed(
-            f"The items of step '{step.name}' have changed: item {step.done:,}, the last one done, is another now. "
+            f"The items of step '{step.name}' have changed: item {number:,}, the last one done, is another now. "
             "Going on would skip items or repeat them.",
-            stored=f"{step.name}: {step.done:,} done, the last one with fingerprint {expected}",
-            found=f"{step.name}: item {step.done:,} is {codec.preview(item, 80)}",
+            stored=f"{step.name}: {number:,} done, the last one with fingerprint {expected}",
+            found=f"{step.name}: item {number:,} is {codec.preview(item, 80)}",
         )
 
 
-def check_length(run: Judge, step: Step, length: int) -> None:
-    """Pause the run where there are fewer items than were done."""
+def check_length(run: Judge, step: Step, length: int, number: int | None = None) -> None:
+    """Pause the run where there are fewer items than the ``number`` that were done."""
+    number = step.done if number is None else number
     if not run.accepted:
         run.changed(
-            f"The items of step '{step.name}' have changed: {step.done:,} were done, "
-            f"and now there are only {length:,}.",
-            stored=f"{step.name}: {step.done:,} done",
+            f"The items of step '{step.name}' have changed: {number:,} were done, and now there are only {length:,}.",
+            stored=f"{step.name}: {number:,} done",
             found=f"{step.name}: {length:,} items",
         )
 
@@ -132,5 +133,5 @@ def check_key(run: Judge, step: Step, *, again: bool) -> None:
             stored=f"{step.name}: {step.done:,} done, the last one with the key {key}",
             found=f"{step.name}: no item with the key {key}",
         )
-    step.done = step.first = 0
+    step.recount(0)
     step.stored = Cursor(None)

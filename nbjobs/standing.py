@@ -14,7 +14,7 @@ from .errors import Interrupt, InvalidStepError
 from .leaving import Halt, OpenLoop
 from .order import Order
 from .progress import Ended, Progress, World
-from .steps import ITER_FROM, KEY, Step
+from .steps import ITER_FROM, KEY, MAP, Step, in_item
 from .values import Values
 
 T = TypeVar("T")
@@ -38,6 +38,7 @@ class Standing:
         lock: held while a step begins or ends and its event is noted, so that another thread that commits sees both
             or neither.
         ended: the steps that ended and were not yet taken to the store.
+        results: the same of the results of `step.map`, see `Commit.results`.
         advanced: whether this attempt has got further than where it began.
     """
 
@@ -58,6 +59,7 @@ class Standing:
         self.accepted = accepted
         self.lock = threading.RLock()
         self.ended: list[Ended] = []
+        self.results: list[tuple[str, str]] = []
         self._world = world
         self._halt = Halt()
         self._order = Order(progress.ended, self._halt, accepted=accepted)
@@ -98,9 +100,14 @@ class Standing:
 
         It is made of the run's id, the step and its item, and how many were enqueued there before.
         """
-        place = self.running.key if self.running is not None else self.run_id
-        count = self._children[1] + 1 if self._children[0] == place else 1
-        self._children = (place, count)
+        item = in_item.get()
+        if item is not None:  # of a `step.map`, several at once
+            item.children += 1
+            place, count = item.key, item.children
+        else:
+            place = self.running.key if self.running is not None else self.run_id
+            count = self._children[1] + 1 if self._children[0] == place else 1
+            self._children = (place, count)
         return f"{self.run_id[:40]}-{hashlib.sha256(f'{place}:{count}'.encode()).hexdigest()[:12]}"
 
     # -- stopping ------------------------------------------------------------------------------------------------
@@ -156,8 +163,13 @@ class Standing:
 
     # -- the end of a step --------------------------------------------------------------------------------------
 
-    def fail(self, error: BaseException) -> None:
-        """Note that the running step was left by ``error``; it stays the current one, with its cursor."""
+    def fail(self, error: BaseException, *, item: int | None = None) -> None:
+        """Note that the running step was left by ``error``; it stays the current one, with its cursor.
+
+        Args:
+            error: what left it.
+            item: the number of the item that it came from, in a `step.map`.
+        """
         step = self.running
         if step is None:
             return
@@ -165,7 +177,8 @@ class Standing:
             interrupted = isinstance(error, Interrupt)
             payload = self._outcome(step, interrupted=interrupted)
             if not interrupted:
-                payload["exception"] = {"type": type(error).__name__, "message": str(error)}
+                told = {"type": type(error).__name__, "message": str(error)}
+                payload["exception"] = told if item is None else {**told, "item": item}
             self._advanced = self._advanced or (step is self.current and step.advanced)
             self._stand_still(step)
             self._world.happened("job.step", payload)
@@ -178,6 +191,8 @@ class Standing:
         """Whether what is stored of a step is a cursor of this kind of loop; False where that does not matter."""
         (stored, mark), done = step.stored, step.done
         fits = mark == kind if kind in (KEY, ITER_FROM) else mark not in (KEY, ITER_FROM) and stored == done
+        if kind == MAP:  # what is done is known of each item
+            fits = type(stored) is int and mark not in (KEY, ITER_FROM)
         fits = fits or (stored is None and mark is None)
         if not fits and not self.accepted:
             found = {KEY: "a loop with key=", ITER_FROM: "a loop over iter_from"}.get(kind, "a loop")

@@ -6,28 +6,28 @@ tested by calling it.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import continuation
+from .calling import call, call_async, decorate, decorate_with, is_coroutine
 from .errors import ContinuationError, InvalidStepError
 from .loops import Each
-from .progress import Saved
-from .steps import Cursor, Nowhere, Step, plain
+from .mapping import Mapping, amap_in, map_in, map_plainly
+from .steps import Step, in_item, plain
 from .tracks import Track
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
-    from types import FrameType
+    from collections.abc import AsyncIterable, Callable, Iterable
 
     from .inputs import AsyncResumable, Resumable
 
     F = TypeVar("F", bound=Callable[..., Any])
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 if TYPE_CHECKING:
     Source = Iterable[T] | AsyncIterable[T] | Resumable[T] | AsyncResumable[T]
@@ -47,6 +47,8 @@ class Stepping:
     ``@step(name=..., start=..., isolated=...)`` says more.
 
     ``for item in step.each(name, items)`` is a loop that goes on where it was left.
+
+    ``step.map(name, fn, items)`` does the same in parallel, and ``step.track(items)`` shows a loop inside a step.
 
     ``step.current`` is the step that is running, with its cursor.
 
@@ -68,9 +70,9 @@ class Stepping:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """See the class."""
         if len(args) == 1 and callable(args[0]) and not kwargs:
-            return _decorate(args[0], None)
+            return decorate(args[0], None)
         if not args:
-            return functools.partial(_decorate_with, **kwargs)
+            return functools.partial(decorate_with, **kwargs)
         if len(args) < 2 or not callable(args[1]):
             found = type(args[1]).__name__ if len(args) > 1 else "nothing"
             raise InvalidStepError(
@@ -79,10 +81,10 @@ class Stepping:
             )
         name, fn, *rest = args
         run = continuation.current()
-        waits = run.is_async if run is not None else _is_coroutine(sys._getframe(1))
+        waits = run.is_async if run is not None else is_coroutine(sys._getframe(1))
         if waits or inspect.iscoroutinefunction(fn):
-            return _call_async(name, fn, tuple(rest), kwargs)
-        return _call(name, fn, tuple(rest), kwargs)
+            return call_async(name, fn, tuple(rest), kwargs)
+        return call(name, fn, tuple(rest), kwargs)
 
     @overload
     def each(
@@ -150,6 +152,52 @@ class Stepping:
         """
         return Each(name, items, total=total, every=every, key=key, batch=batch)
 
+    def map(
+        self,
+        name: str,
+        fn: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        workers: int | None = None,
+        processes: bool | int = False,
+    ) -> list[R]:
+        """Call ``fn`` with each of ``items``, several at once, as the step ``name``; return the results in order.
+
+        What is done is durable within about 50 ms, each item with its result, in whatever order they end; an attempt
+        that goes on does only those again that were in flight. At most 1,024 items are begun beyond the first one
+        that is not done. In an ``async`` job it is awaited: ``await step.map(...)``.
+
+        An error in an item ends the step when the others in flight have ended; it says which item that was. A stop or
+        a cancel waits for them too: call ``step.current.checkpoint()`` in items that take long.
+
+        Results are kept where they are data of at most 64 KiB each, 16 MiB together; the items of others are done
+        again by the next attempt.
+
+        Args:
+            name: the step's name, unique in the run.
+            fn: a plain function. In it ``step.current`` is this step with the item's key.
+            items: a sequence or any other iterable that gives the same items in the same order.
+            workers: how many items at once. Default: some more than there are cores, which suits work that waits;
+                with ``processes`` as many as there are cores.
+            processes: work in processes instead of threads, for functions that compute in Python. Function, items and
+                results are sent to and fro; ``notify`` does nothing there. A number is that many processes.
+
+        Raises:
+            TypeError: a set (no stable order), a DataFrame, or no plain function.
+
+        >>> from nbjobs import step
+        >>> step.map("square", lambda n: n * n, range(4))
+        [0, 1, 4, 9]
+        """
+        mapping = Mapping.of(name, fn, items, workers, processes)
+        run = continuation.current()
+        waits = run.is_async if run is not None else is_coroutine(sys._getframe(1))
+        if not waits:
+            return map_in(run, mapping) if run is not None else map_plainly(mapping)
+        if run is not None:
+            run.await_later(name)
+        return amap_in(run, mapping)  # type: ignore[return-value]  # to be awaited
+
     def track(
         self, items: Iterable[T] | AsyncIterable[T], *, total: int | None = None, name: str = "inner"
     ) -> Track[T]:
@@ -187,6 +235,9 @@ class Stepping:
         return step
 
     def _running(self) -> Step | None:
+        item = in_item.get()
+        if item is not None:
+            return item
         run = continuation.current()
         return run.running if run is not None else plain.get()
 
@@ -195,112 +246,6 @@ class Stepping:
 
     def __repr__(self) -> str:
         return "<nbjobs.step>"
-
-
-def _is_coroutine(frame: FrameType) -> bool:
-    """Whether the code that called is `async`, and so awaits the step. Asked outside a run, where nothing else says."""
-    return bool(frame.f_code.co_flags & inspect.CO_COROUTINE)
-
-
-def _call(
-    name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, start: Any = None, **more: Any
-) -> Any:
-    run = continuation.current()
-    if run is None:
-        token = plain.set(Step(name, Nowhere(), start=Cursor(start)))
-        try:
-            return fn(*args, **kwargs)
-        finally:
-            plain.reset(token)
-    with run.stepping(name, start=start, **more) as running:
-        if running.step is not None:
-            running.value = fn(*args, **kwargs)
-    return running.value
-
-
-def _call_async(
-    name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], **options: Any
-) -> Coroutine[Any, Any, Any]:
-    run = continuation.current()
-    if run is None:
-        return _await_plainly(name, fn, args, kwargs, options.get("start"))
-    if not run.is_async:
-        raise InvalidStepError(
-            f"Step '{name}' is an async function, and the job is a plain one. "
-            "Make the job `async def`, and await the step."
-        )
-    run.await_later(name)
-    return _await_in(run, name, fn, args, kwargs, options)
-
-
-async def _await_in(
-    run: continuation.Continuation,
-    name: str,
-    fn: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    options: dict[str, Any],
-) -> Any:
-    found = await run.abegin(name, **options)
-    if isinstance(found, Saved):
-        return continuation.value_of(found)
-    try:
-        value = await _await_or_thread(fn, args, kwargs)
-    except BaseException as error:
-        run.fail(error)
-        raise
-    await run.aend(value)
-    return value
-
-
-async def _await_plainly(
-    name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], start: Any
-) -> Any:
-    before = plain.get()
-    plain.set(Step(name, Nowhere(), start=Cursor(start)))
-    try:
-        return await _await_or_thread(fn, args, kwargs)
-    finally:
-        plain.set(before)
-
-
-async def _await_or_thread(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if inspect.iscoroutinefunction(fn):
-        return await fn(*args, **kwargs)
-    value = await asyncio.to_thread(fn, *args, **kwargs)
-    return await value if inspect.isawaitable(value) else value  # a lambda around a coroutine
-
-
-def _decorate_with(
-    fn: Callable[..., Any], *, name: str | None = None, start: Any = None, isolated: bool = False
-) -> Any:
-    return _decorate(fn, name, start=start, isolated=isolated)
-
-
-def _decorate(fn: Any, name: str | None, **options: Any) -> Any:
-    known = name or fn.__name__
-    is_async = inspect.iscoroutinefunction(fn)
-    run = _call_async if is_async else _call
-
-    @functools.wraps(fn)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return run(known, fn, args, kwargs, **options)
-
-    def named(other: str) -> Any:
-        """Return the same step under another name, to call it twice in a run."""
-        return _decorate(fn, other, **options)
-
-    call.named = named  # type: ignore[attr-defined]
-    return _marked_async(call) if is_async else call
-
-
-def _marked_async(fn: Any) -> Any:
-    """Return ``fn``, known to `inspect` as an async function: the call itself takes note of what has to be awaited."""
-    mark = getattr(inspect, "markcoroutinefunction", None)
-    if mark is not None:
-        return mark(fn)
-    fn._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # Python 3.10, 3.11
-    return fn
 
 
 def interrupt(reason: str = "interrupted") -> None:

@@ -17,20 +17,24 @@ from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol
 
 from . import codec
-from .cursors import COUNT, ITER_FROM, KEY, Cursor, as_kept, check_cursor, pack_cursor, successor, unpack_cursor
+from .cursors import COUNT, ITER_FROM, KEY, MAP, Cursor, as_kept, check_cursor, pack_cursor, successor, unpack_cursor
+from .errors import ContinuationError
 
 __all__ = [
     "COUNT",
     "ITER_FROM",
     "KEY",
+    "MAP",
     "Cursor",
     "Inner",
+    "Item",
     "Nowhere",
     "Owner",
     "Place",
     "Step",
     "as_kept",
     "check_cursor",
+    "in_item",
     "pack_cursor",
     "plain",
     "successor",
@@ -123,6 +127,11 @@ class Step:
         self.first = done
         #: The cursor that this attempt began with.
         self.stored = start
+
+    def recount(self, done: int) -> None:
+        """Begin this attempt with another count than was stored."""
+        self.done = self.first = done
+        self._start = (done, self._start[1])
 
     def _put(self, value: Any) -> None:
         self.value = value
@@ -237,3 +246,36 @@ class Nowhere:
 
 #: The step that is running outside a run, where a job or a step is called as the function that it is.
 plain: ContextVar[Step | None] = ContextVar("nbjobs_plain_step", default=None)
+
+
+class Item(Step):
+    """An item of a `step.map`, as the function that works on it sees the step.
+
+    Attributes:
+        children: how many runs it has enqueued.
+    """
+
+    __slots__ = ("children",)
+
+    def __init__(self, name: str, owner: Owner, index: int, total: int | None = None) -> None:
+        super().__init__(name, owner, start=Cursor(index), total=total)
+        self.children = 0
+
+    def set(self, cursor: Any) -> None:
+        """Refuse: an item is done or it is not.
+
+        Raises:
+            ContinuationError: always.
+        """
+        raise ContinuationError(
+            f"An item of step.map({self.name!r}) has no cursor that could be moved: it is done when the function "
+            "returns. For items that go on where they were left, loop over step.each."
+        )
+
+    def advance(self, from_: Any = None) -> None:
+        """Refuse as :meth:`set` does."""
+        self.set(from_)
+
+
+#: The item of a `step.map` in hand, in the thread or process that works on it.
+in_item: ContextVar[Item | None] = ContextVar("nbjobs_item", default=None)

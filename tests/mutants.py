@@ -40,6 +40,7 @@ LOST = f"{NETWORK}::test_row_21_a_lost_answer_has_one_effect"
 FULL = f"{REDIS}::test_row_24_a_full_redis_holds_the_run_and_breaks_nothing"
 STOPPED = f"{STOPS}::test_row_01_a_stopped_worker_ends_its_item_and_hands_the_run_on"
 REFUSED = f"{SCRIPTS}::test_commit_is_refused_whole"
+KEPT_MAPS, MAPPING = "tests/test_store_maps.py", "tests/test_mapping.py"
 
 
 class Mutant(NamedTuple):
@@ -245,6 +246,69 @@ MUTANTS = [
         "return self.place.standing(self.done)",
         "return self.place.standing(self.done + 1)",
         (STORED,),
+    ),
+    Mutant(
+        "results of a map are not kept",
+        "scripts/_head.lua",
+        "  keep_results(new)\n",
+        "",
+        (f"{KEPT_MAPS}::test_results_are_stored_with_the_commit",),
+    ),
+    Mutant(
+        "results of a map outlive their run",
+        "scripts/_head.lua",
+        "    each_map('PEXPIRE', ARGV[4])\n",
+        "",
+        (f"{KEPT_MAPS}::test_results_expire_with_the_run",),
+    ),
+    Mutant(
+        "results of a map end though their run is opened again",
+        "scripts/reopen.lua",
+        "each_map('PERSIST')\n",
+        "",
+        (f"{KEPT_MAPS}::test_a_run_that_is_opened_again_has_its_results",),
+    ),
+    Mutant(
+        "a restart leaves the results of maps",
+        "scripts/_head.lua",
+        "    if num(k) < from then kept[#kept + 1] = k else redis.call('DEL', map_key(k)) end\n",
+        "    kept[#kept + 1] = k\n",
+        (f"{KEPT_MAPS}::test_a_restart_drops_results",),
+    ),
+    Mutant(
+        "a map that begins anew keeps another step's results",
+        "scripts/_head.lua",
+        "        redis.call('DEL', key)\n",
+        "",
+        (f"{KEPT_MAPS}::test_a_map_that_begins_anew_forgets_what_was_there",),
+    ),
+    Mutant(
+        "a map takes the results of another step",
+        "mapped.py",
+        'if stored.get("name") != self._step.name:',
+        'if "name" not in stored:',
+        (f"{MAPPING}::test_another_steps_results_are_not_taken",),
+    ),
+    Mutant(
+        "a map begins all its items at once",
+        "mapped.py",
+        "if self._next is None or self._next[0] >= self._low + AHEAD:",
+        "if self._next is None:",
+        (f"{MAPPING}::test_one_slow_item_makes_none_of_many_fast_ones_repeat",),
+    ),
+    Mutant(
+        "the mark of a map passes items that are not done",
+        "mapped.py",
+        "while low in self._values:",
+        "while low in self._beyond:",
+        (f"{MAPPING}::test_an_attempt_does_those_items_that_are_not_kept",),
+    ),
+    Mutant(
+        "a loop with keys goes on with the item that is done",
+        "resuming.py",
+        "        if key(item) == step.stored.value:\n            return source\n",
+        "        if key(item) == step.stored.value:\n            return iter([item, *source])\n",
+        ("tests/test_marks.py::test_a_loop_with_keys_goes_on_behind_the_key_of_the_last_item_done",),
     ),
 ]
 

@@ -27,6 +27,7 @@ class World:
 
     def __init__(self, progress: Progress = NOTHING, stop: Callable[[], str | None] = lambda: None) -> None:
         self.progress = progress
+        self.maps: dict[int, dict[str, str]] = {}
         self.checkpoints = 0
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.value: Any = None
@@ -42,10 +43,20 @@ class World:
     def happened(self, name: str, payload: dict[str, Any]) -> None:
         self.events.append((name, payload))
 
+    def kept(self, ordinal: int) -> dict[str, str]:
+        return self.maps.get(ordinal, {})
+
     def keep(self) -> None:
         """Keep what has happened, as text where the store keeps text."""
         with self.run.lock:
             ended, self.run.ended = self.run.ended, []
+            results, self.run.results = self.run.results, []
+            for name, text in results:
+                k, _, index = name.partition(":")
+                if index:
+                    self.maps[int(k)][index] = text
+                else:
+                    self.maps[int(k)] = {"name": text}
             step = self.run.current
             cursor, done = step.standing() if step is not None else (Cursor(None), None)
             self.progress = Progress(
@@ -90,6 +101,8 @@ def prepared(
 ) -> World:
     """A world with its continuation."""
     world = kind((progress.progress if isinstance(progress, World) else progress) or NOTHING, stop)
+    if isinstance(progress, World):
+        world.maps = {k: dict(kept) for k, kept in progress.maps.items()}
     world.run = Continuation(world, world.progress, run_id="r1", fence=fence, is_async=is_async, accepted=accepted)
     return world
 
