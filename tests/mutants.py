@@ -29,7 +29,6 @@ EARLY = "tests/faults/test_early_looks.py"
 SCRIPTS, WORKER = "tests/test_store_scripts.py", "tests/test_worker.py"
 
 COMES_NEXT = f"{ZOMBIES}::test_row_08_a_zombie_is_refused_though_its_number_comes_next"
-LATE_END = f"{ZOMBIES}::test_row_08_a_late_end_does_not_replace_the_run_s_own"
 LONG_CALL = f"{ZOMBIES}::test_row_10_an_item_that_holds_the_interpreter_keeps_its_lease"
 NOT_SENT = f"{POINTS}::test_row_05_an_item_whose_commit_was_not_sent_is_repeated"
 STORED = f"{POINTS}::test_row_06_an_item_whose_commit_is_stored_is_not_repeated"
@@ -59,14 +58,14 @@ MUTANTS = [
         "scripts/commit.lua",
         "if not holds(ARGV[5]) then return answer('FENCED') end\n",
         "",
-        (COMES_NEXT,),
+        (f"{COMES_NEXT}[commit]",),
     ),
     Mutant(
         "ends are not fenced",
         "scripts/finish.lua",
         "if not holds(ARGV[5]) then return answer(run.last_owner == ARGV[5] and 'AGAIN' or 'FENCED') end\n",
         "",
-        (LATE_END,),
+        (f"{COMES_NEXT}[finish]",),
     ),
     Mutant(
         "the same commit is done again",

@@ -83,9 +83,9 @@ class Stage:
         signs = self.client.zrange(f"nbjobs:workers:{QUEUE}", 0, -1)
         return any(f"-{worker.pid}-" in sign for sign in signs)
 
-    def point(self, at: str, **options: Any) -> Point:
-        """Return a fail point that fires once in this test."""
-        return Point(at, str(self.folder / f"fired-{at}"), **options)
+    def point(self, at: str, *, name: str = "", **options: Any) -> Point:
+        """Return a fail point that fires once in this test, and then makes the file ``fired-<name>``."""
+        return Point(at, str(self.folder / f"fired-{name or at}"), **options)
 
     def enqueue(self, job: Job[Any, Any], *args: Any, **kwargs: Any) -> Run:
         """Enqueue a job, and follow its run from the start."""
