@@ -56,7 +56,7 @@ ATTACH = """
 import sys
 import nbjobs
 run = nbjobs.attach(sys.argv[1])
-run.wait(60)
+run.wait(100)
 print(run.state, run.view.attempt)
 """
 
@@ -151,7 +151,7 @@ def test_the_daemon_leaves_by_itself(newcomer: Newcomer) -> None:
 
 def test_a_killed_daemon_leaves_nothing_and_the_next_client_picks_the_run_up(newcomer: Newcomer) -> None:
     """In the middle of the run, with SIGKILL."""
-    newcomer.contacts(5_000)
+    newcomer.contacts(2_000)
     run = run_of(newcomer.execute())
     wait_until((newcomer.folder / "contacts.db").exists, 30, "the first row is saved")
     daemon = next(one for one in newcomer.living() if {"up"} <= set(one.cmdline()))

@@ -620,7 +620,7 @@ async def test_on_windows_a_worker_says_what_to_do(monkeypatch: pytest.MonkeyPat
 
 
 WORKER = """
-import asyncio, sys
+import asyncio, signal, sys
 from nbjobs.pool import Pool
 from nbjobs.settings import NbJobs
 from tests.bodies import Claim
@@ -632,6 +632,7 @@ async def main():
             for n, note in enumerate(sys.argv[1:])]
     await asyncio.gather(*runs, pool.run(Claim(owner="w:a", body="await_stop", kind="async")))
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 asyncio.run(main())
 """
 
