@@ -248,5 +248,7 @@ def own_place() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        launch.down(settings)
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            launch.down(settings)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
