@@ -70,7 +70,8 @@ def test_a_run_is_performed_and_its_result_comes_back(url: str) -> None:
     started = next(event for event in run.events() if event.name == "job.started")
     assert started.payload["worker"].split("-")[-2] == str(worker.pid)
     assert started.payload["job_id"] == run.id
-    assert 0 <= started.timestamp // 1_000_000 - started.payload["enqueued_at"] < 20_000
+    waited = started.timestamp // 1_000_000 - started.payload["enqueued_at"]
+    assert -5 <= waited < 20_000  # two processes have stamped them, each with its notion of Redis time
     assert started.context["user_id"] == "ada"
 
 
