@@ -158,6 +158,7 @@ class Journal:
         self._dropped = 0
         self._inner: tuple[str, int, int | None] | None = None  # what was last told of a loop in the step
         self._written: tuple[str, Any, int] = ("", None, 0)  # step, value, done of the last commit
+        self._place = ("", "")  # its cursor and count, as stored
         self._at = 0.0  # monotonic time of the last commit
         self._progress_at = 0.0
         self._sent_at: float | None = None
@@ -258,11 +259,15 @@ class Journal:
             return False
         with self._writing:
             commit = self._gather()
-            if commit is None:
-                return False
-            reply = self._send(lambda: self._store.commit(self._claim.run, self._claim.owner, commit))
-            self._heed(reply)
-            return True
+            written = commit is not None
+            while commit is not None:
+                reply = self._write(commit)
+                self._heed(reply)
+                commit = self._gather() if reply.ok and self.continuation.results else None
+            return written
+
+    def _write(self, commit: Commit) -> Reply:
+        return self._send(lambda: self._store.commit(self._claim.run, self._claim.owner, commit))
 
     def close(self, ending: Ending) -> Reply:
         """Write the attempt's end with the last commit, and answer the run as it stands then."""
@@ -301,18 +306,23 @@ class Journal:
             moved = bool(run.ended) or (step is not None and written != self._written and step.advanced)
             pending, ended, results = self._take_events(), run.ended, self._take_results()
             run.ended = []
+            partial = bool(run.results)  # more of them than a commit takes: they are counted when all are durable
             now, inner = time.monotonic(), _inner(step)
             shown = final or now - self._progress_at >= _PROGRESS_EVERY
             tells = shown and step is not None and (moved or inner != self._inner)
             if not (pending or ended or results or final or tells or written != self._written):
                 return None
-            self._written, self._at = written, now
+            self._at = now
+            if not partial:
+                self._written = written
         if tells and step is not None:
             self._progress_at, self._inner = now, inner
             pending.insert(0, self._progress(step.name, cursor.value if cursor else None, done, step.total, inner))
         if moved:
             self._crashes = 0
         self._c += 1
+        if not partial:
+            self._place = (pack_cursor(cursor) if cursor is not None else "", _text(done))
         seen, text = self._n, self._fold(pending)
         return Commit(
             c=self._c,
@@ -320,8 +330,8 @@ class Journal:
             view=text,
             moved=moved,
             step=step.name if step is not None else "",
-            cursor=pack_cursor(cursor) if cursor is not None else "",
-            done=_text(done),
+            cursor=self._place[0],
+            done=self._place[1],
             total=_text(step.total if step is not None else None),
             ended=[(self._meta(one), one.value or "") for one in ended],
             events=pending,
