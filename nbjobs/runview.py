@@ -232,14 +232,3 @@ def _overlay_step(view: RunView, fields: Mapping[str, str | None], changes: dict
         "done": done,
         "total": total,
     }
-
-
-def counted(view: RunView, later: RunView) -> RunView:
-    """The view of a run that was interrupted, with the count that is stored, as a later look has found it."""
-    if later.step != view.step or not view.step:
-        return view
-    if not later.in_step or later.n == view.n:
-        return replace(view, done=later.done, earlier=later.done, cursor=later.cursor)
-    if later.resumed_step == view.step:  # it goes on already, and said where
-        return replace(view, done=later.resumed_at, earlier=later.resumed_at)
-    return view

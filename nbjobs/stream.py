@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from . import connection, keys
 from .errors import NbjobsError
 from .reading import Entry, Loaded, aload, load
-from .runview import ENDED, RunView, counted, lost
+from .runview import ENDED, lost
 from .settings import NbJobs, current
 from .view import fold
 from .watches import Callback, Followed, Watch
@@ -220,16 +220,9 @@ class Follower:
                 if int(numbered) != before + 1 or view.n == before:
                     followed.loaded = False  # a hole, or what cannot be: look at the run itself
                     return
-                if entry.get("e") == "job.interrupt":
-                    view = self._counted(view)
                 followed.show(view)
         if view is not followed.view:
             followed.show(view)
-
-    def _counted(self, view: RunView) -> RunView:
-        """The view with the stored count: whose process died has committed more than its last progress told."""
-        loaded = load(self._client, self._keys, view.run)
-        return counted(view, loaded.view) if loaded is not None else view
 
     def _look(self) -> None:
         """Find runs that Redis has lost, or that went on without us, though nothing was read of it."""

@@ -189,39 +189,6 @@ def test_each_state_is_seen_in_order(watched: Follower, driver: Driver) -> None:
     assert ended == load(connection.client(), KEYS, "r1").view  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("gone_on", ["", "claimed", "in its step", "further"])
-def test_an_interrupt_shows_the_count_that_is_stored(
-    watched: Follower, driver: Driver, gone_on: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process that died had committed more than its last progress told; also where the run goes on already."""
-    counts: list[tuple[str, int, int | None]] = []
-    driver.enqueue().claim().start().commit(1621)
-    with watched.watch("r1", lambda view: counts.append((view.state, view.attempt, view.done))) as watch:
-        assert watch.wait_for(lambda view: view.done == 1621, 3)
-        hold, go_on = watched._client.xread, threading.Event()
-
-        def held(*args: Any, **options: Any) -> Any:
-            go_on.wait(3)
-            return hold(*args, **options)
-
-        monkeypatch.setattr(watched._client, "xread", held)
-        driver.commit(1647, ("o", "import.row", now_d()))
-        driver.lapse()
-        if gone_on:
-            driver.claim(2)
-        if gone_on in ("in its step", "further"):
-            driver.start(1647)
-        if gone_on == "further":
-            driver.commit(1700)
-        go_on.set()
-        n = {"": 4, "claimed": 5}.get(gone_on, 6)
-        ended = watch.wait_for(lambda view: view.n == n, 3)
-    assert ended is not None
-    assert [done for state, _, done in counts if state == "queued"] == [1647]
-    assert {done for _, attempt, done in counts if attempt == 2} <= {1647, 1700}
-    assert ended.resumed_at == (1647 if gone_on else None)
-
-
 def test_a_new_watch_is_served_at_once(watched: Follower, driver: Driver) -> None:
     """The read that blocks is ended for it."""
     driver.enqueue()

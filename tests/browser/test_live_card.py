@@ -245,7 +245,7 @@ def test_the_card_shows_what_happened(
     kill the child: what was shown is a subsequence of the stream, in order; it ends in the run's last state; no
     state or step that lasted half a second is missing.
     """
-    nbformat.write(tutorial(1500 if kernel == "idle" else None), lab.root / "tutorial.ipynb")
+    nbformat.write(tutorial(5000 if kernel == "idle" else None), lab.root / "tutorial.ipynb")
     with running(lab, browser, "tutorial.ipynb", **options) as notebook:
         card, page = notebook.card, notebook.page
         expect(card).to_have_attribute("data-state", "queued", timeout=60_000)
