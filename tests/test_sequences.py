@@ -292,16 +292,16 @@ def test_each_event_names_job_run_and_attempt() -> None:
     """Durations are milliseconds with two decimals; arguments are in none."""
 
     @job
-    def sums(rows: list[int]) -> None:
+    def sums(rows: list[str]) -> None:
         for _ in step.each("b", rows):
             pass
 
-    run = sums.enqueue([41, 42])
+    run = sums.enqueue(["forty-one", "forty-two"])
     for event in run.events():
         payload = event.payload
         assert (payload["job"], payload["job_id"]) == (sums.name, run.id)
         assert payload["attempt"] == (0 if event.name == "job.enqueued" else 1)
-        assert "42" not in str({key: value for key, value in payload.items() if key not in ("duration", "job_id")})
+        assert "forty" not in str(payload)
     for payload in (*told(run, "job.step"), *told(run, "job.completed")):
         assert payload["duration"] == round(payload["duration"], 2) >= 0
 
