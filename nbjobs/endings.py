@@ -50,6 +50,7 @@ class Policy(NamedTuple):
     resume_wait: float = 5.0
     resume_errors_after_advancing: bool = True
     timeout: float | None = None
+    steps: tuple[str, ...] = ()
 
 
 class Facts(NamedTuple):

@@ -25,7 +25,7 @@ from .settings import current
 from .store import Reply, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from .settings import NbJobs
@@ -85,7 +85,7 @@ class _Desk:
         fields = _fields(job, args, kwargs, options, settings)
         if job.by_value and settings.adapter == "arq":
             fields["code"] = self._packed()
-        event = _enqueued(run, fields, options)
+        event = _enqueued(run, fields, options, job.policy.steps)
         reply = self._store.enqueue(
             run.id,
             fields,
@@ -132,7 +132,7 @@ def _fields(
     }
 
 
-def _enqueued(run: Run, fields: Mapping[str, str], options: Options) -> Event:
+def _enqueued(run: Run, fields: Mapping[str, str], options: Options, steps: Sequence[str]) -> Event:
     payload: dict[str, Any] = {
         "job": fields["job"],
         "job_id": run.id,
@@ -140,6 +140,8 @@ def _enqueued(run: Run, fields: Mapping[str, str], options: Options) -> Event:
         "queue": fields["queue"],
         "adapter": fields["adapter"],
     }
+    if steps:
+        payload["steps"] = list(steps)
     if options.at is not None or options.delay:
         moment = options.at.timestamp() if options.at is not None else time.time() + (options.delay or 0)
         payload["scheduled_at"] = round(moment * 1000)

@@ -11,6 +11,7 @@ from .plain import clean_text
 
 LARGEST = 2**62
 NAME, MESSAGE, TRACEBACK = 200, 500, 2000  # characters
+NAMES = 50  # in a list
 
 
 class Payload(msgspec.Struct, frozen=True):
@@ -25,6 +26,7 @@ class Payload(msgspec.Struct, frozen=True):
     reason: Any = None
     signal: Any = None
     step: Any = None
+    steps: Any = None
     cursor: Any = None
     resumed: Any = None
     done: Any = None
@@ -85,6 +87,11 @@ def lines(value: object, limit: int = TRACEBACK) -> str:
     if not isinstance(value, str):
         return ""
     return "\n".join(clean_text(line.rstrip()) for line in value[-limit:].splitlines())[-limit:]
+
+
+def names(value: object) -> tuple[str, ...]:
+    """The names in a list, each cleaned; those of more than 50 are left out."""
+    return tuple(filter(None, map(text, value[:NAMES]))) if isinstance(value, (list, tuple)) else ()
 
 
 def whole(value: object) -> int | None:

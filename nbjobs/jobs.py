@@ -26,6 +26,7 @@ from . import code
 from .callbacks import Callbacks
 from .endings import Policy
 from .enqueue import Options, enqueue, enqueue_all
+from .order import declared_steps
 from .retries import Retry, declared, discarded
 from .run import Run
 from .runset import Runs
@@ -174,8 +175,9 @@ def job(
     resume_wait: float = 5.0,
     resume_errors_after_advancing: bool = True,
     timeout: float | None = None,
+    steps: Sequence[str] = (),
 ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
-def job(
+def job(  # noqa: PLR0913 - what can be declared, each by its name
     fn: Any = None,
     /,
     *,
@@ -186,6 +188,7 @@ def job(
     resume_wait: float = 5.0,
     resume_errors_after_advancing: bool = True,
     timeout: float | None = None,
+    steps: Sequence[str] = (),
 ) -> Any:
     """Declare a function as a job: ``@job`` or ``@job(queue="gpu")``.
 
@@ -199,6 +202,8 @@ def job(
         resume_wait: seconds before it goes on after another error. After a stop it goes on at once.
         resume_errors_after_advancing: whether such an error after progress is resumed instead of failing the run.
         timeout: seconds an attempt may take; then it ends as by a ``TimeoutError``.
+        steps: names of its steps, in order, for the card: "Step 2 of 4", and those to come. A body that meets others
+            is not stopped for that.
 
     >>> from nbjobs import job
     >>> @job
@@ -215,6 +220,7 @@ def job(
         resume_wait=resume_wait,
         resume_errors_after_advancing=resume_errors_after_advancing,
         timeout=timeout,
+        steps=declared_steps(steps),
     )
     if fn is not None:
         return Job(fn, policy)

@@ -5,16 +5,19 @@ Where the stored progress and the code no longer fit together, the run pauses an
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .errors import InvalidStepError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from .leaving import Halt
     from .progress import Saved
     from .steps import Step
+
+_DECLARED, _DECLARED_BYTES = 50, 4096  # names in a list for people, and all of them together
+_log = logging.getLogger("nbjobs.steps")
 
 
 class Order:
@@ -28,7 +31,10 @@ class Order:
     Attributes:
         names: of the steps that ended, in order.
         saved: what they came to.
+        declared: the names that ``@job(steps=…)`` declares.
     """
+
+    declared: tuple[str, ...] = ()
 
     def __init__(self, ended: Iterable[Saved], halt: Halt, *, accepted: bool) -> None:
         self.saved = {one.name: one for one in ended}
@@ -41,6 +47,22 @@ class Order:
     def meet(self, name: str) -> None:
         """Take note that the body has come to a step."""
         self._met.append(name)
+        if self.declared:
+            self._compare(name)
+
+    def _compare(self, name: str) -> None:
+        """Say where the body does not keep to what was declared; once, and it goes on: that list is for the card."""
+        known = [one for one in self._met if one in self.declared]
+        if name in self.declared and known == sorted(known, key=self.declared.index):
+            return
+        what = "comes out of the order of" if name in self.declared else "is not one of"
+        _log.warning(
+            "Step '%s' %s those that @job(steps=%s) declares. It runs all the same; the card counts by that list.",
+            name,
+            what,
+            list(self.declared),
+        )
+        self.declared = ()
 
     def end(self, saved: Saved) -> None:
         """Take note that a step ended."""
@@ -65,11 +87,7 @@ class Order:
     def check(self, name: str, running: Step | None, *, looping: bool) -> None:
         """Refuse a step that is misnamed, was met before, or is nested in the one that is ``running``, by a loop."""
         self.check_awaited(name)
-        if not isinstance(name, str) or not name:
-            found = f"found '{type(name).__name__}'" if not isinstance(name, str) else "and not empty"
-            raise InvalidStepError(f"Step '{name}' must be a str, {found}")
-        if len(name) > 200:
-            raise InvalidStepError(f"Step '{name[:40]}…' has a name of {len(name)} characters, 200 at most are kept")
+        _check_name(name)
         if name in self._met:
             raise InvalidStepError(
                 f"Step '{name}' has already been encountered. A step runs once in a run: "
@@ -99,3 +117,40 @@ class Order:
                 found=[*self._met, name],
             )
         return current
+
+
+def declared_steps(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names that ``@job(steps=…)`` declares.
+
+    Raises:
+        InvalidStepError: a name is none, there twice, or there are too many.
+        TypeError: it is no list.
+
+    >>> declared_steps(["load", "clean"])
+    ('load', 'clean')
+    """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"@job(steps={names!r}): expected a list of names.")
+    seen: list[str] = []
+    for name in names:
+        _check_name(name)
+        if name in seen:
+            raise InvalidStepError(
+                f"Step '{name}' is declared twice. A step runs once in a run: each has its own name."
+            )
+        seen.append(name)
+    size = len("".join(seen).encode())
+    if len(seen) > _DECLARED or size > _DECLARED_BYTES:
+        raise InvalidStepError(
+            f"{len(seen)} steps are declared, in {size:,} bytes; at most {_DECLARED} in {_DECLARED_BYTES:,} bytes are "
+            "shown. Declare none: the card shows them as they come."
+        )
+    return tuple(seen)
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name:
+        found = f"found '{type(name).__name__}'" if not isinstance(name, str) else "and not empty"
+        raise InvalidStepError(f"Step '{name}' must be a str, {found}")
+    if len(name) > 200:
+        raise InvalidStepError(f"Step '{name[:40]}…' has a name of {len(name)} characters, 200 at most are kept")

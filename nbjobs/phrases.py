@@ -63,6 +63,13 @@ def remaining(view: RunView, total: int | None, speed: float | None) -> str:
     return words.left((total - (view.done or 0)) / speed)
 
 
+def place(view: RunView) -> tuple[int, int | None]:
+    """The number of the step under way, and of how many: that is known only of a step that the job declares."""
+    if view.step in view.declared:
+        return view.declared.index(view.step) + 1, len(view.declared)
+    return view.ended_steps + 1, None
+
+
 def headline(view: RunView, word: str) -> str:
     """Where the run is: the step in words while it runs, else its state and the step it stopped in."""
     state = view.state
@@ -73,7 +80,8 @@ def headline(view: RunView, word: str) -> str:
     fresh = state == "running" and view.resumptions and _fresh(view)
     if state == "completed" or not view.step:
         return "resuming" if fresh else word
-    number = f"tep {words.count(view.ended_steps + 1)} · {words.title(view.step)}"
+    ordinal, of = place(view)
+    number = f"tep {words.count(ordinal)}{f' of {words.count(of)}' if of else ''} · {words.title(view.step)}"
     if state == "running" and not fresh:
         return f"S{number}" if view.in_step else word
     lead = "resuming" if fresh else f"{word} in" if state in ("failed", "dead") else f"{word} ·"

@@ -177,6 +177,7 @@ class Attempt:
         """Around the body: the ticker and the job's callbacks."""
         attempted = Attempted(self.claim.run, self.claim.user, self.claim.attempt, self.claim.resumptions)
         self.journal.limit(job.policy.timeout)
+        self.continuation.declare(job.policy.steps)
         with ticker.ticking(self.journal), job.callbacks.performing(attempted):
             yield
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from .errors import BadData
-from .intake import LARGEST, MESSAGE, NAME, error_fields, lines, packed, text, whole
+from .intake import LARGEST, MESSAGE, NAME, error_fields, lines, names, packed, text, whole
 
 WAITING = frozenset(("scheduled", "queued", "retrying", "paused"))
 HELD = frozenset(("running", "pausing", "cancelling"))
@@ -40,6 +40,7 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     """The folded state of a run: raw numbers, times in ms of Redis' clock, texts cleaned and cut.
 
     `step` is the step in progress, also between two attempts; `in_step` says whether its body runs now.
+    `declared` are the names of all steps, in order, where the job declares them.
     `inner*` are of a loop inside the step, as it was last told of.
     `earlier` is what of `done` stems from earlier attempts. `resumed_*` hold where the last resumed attempt
     went on; they stay to the end. `no_worker` is a reader's own observation and never stored.
@@ -69,6 +70,7 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     inner_done: Count | None = None
     inner_total: Count | None = None
     steps: tuple[StepView, ...] = ()
+    declared: tuple[str, ...] = ()
     # when
     enqueued: Count = 0
     started: Count = 0
@@ -132,7 +134,8 @@ def dump(view: RunView) -> str:
     for keep in (25, 10, 3):
         if len(data) <= VIEW_LIMIT:
             break
-        view = replace(view, steps=view.steps[-keep:], traceback=view.traceback[-40 * keep :])
+        declared = view.declared if keep > 3 else ()
+        view = replace(view, steps=view.steps[-keep:], traceback=view.traceback[-40 * keep :], declared=declared)
         data = _write(view)
     return data.decode()
 
@@ -171,6 +174,7 @@ def _scrubbed(view: RunView) -> RunView:
         view,
         **changes,
         steps=steps,
+        declared=names(view.declared),
         marks=marks,
         samples=view.samples[-MAX_SAMPLES:],
         gaps=view.gaps[-MAX_GAPS:],

@@ -110,6 +110,10 @@ class Standing:
             self._children = (place, count)
         return f"{self.run_id[:40]}-{hashlib.sha256(f'{place}:{count}'.encode()).hexdigest()[:12]}"
 
+    def declare(self, names: tuple[str, ...]) -> None:
+        """Take note of the steps that the job declares; a body that meets others is told so, and goes on."""
+        self._order.declared = names
+
     # -- stopping ------------------------------------------------------------------------------------------------
 
     def reach(self, step: Step | None = None) -> None:

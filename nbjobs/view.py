@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from .intake import Payload, decode, error_fields, millis, moment, real, short, text, whole
+from .intake import Payload, decode, error_fields, millis, moment, names, real, short, text, whole
 from .runview import (
     ENDED,
     HELD,
@@ -110,6 +110,7 @@ def _enqueued(view: RunView, p: Payload, now: int) -> Changes:
     return {
         "job": text(p.job) or view.job,
         "queue": text(p.queue) or view.queue,
+        "declared": names(p.steps) or view.declared,
         "enqueued": now,
         "since": now,
     }
