@@ -108,44 +108,47 @@ def test_several_workers_of_an_environment() -> None:
 def test_a_killed_worker_costs_about_a_second(home: Home, ledger: Ledger) -> None:
     """The daemon saw its end: the run goes on in the next worker without waiting for the lease."""
     workjobs.add.enqueue(1, 2).wait(timeout=30)
-    run = workjobs.items.enqueue(ledger.path, 100)
+    run = workjobs.items.enqueue(ledger.path, 2000)
     ledger.wait_for(20)
     done = len(ledger.lines())
     home.member("worker").kill()
     began = time.monotonic()
     ledger.wait_for(done + 30)
     assert time.monotonic() - began < 10  # 15 s is the lease; it takes 1 s where nobody else works
+    ledger.open_gate()
     run.wait(timeout=20)
-    assert sorted(set(ledger.items())) == list(range(100))
+    assert sorted(set(ledger.items())) == list(range(2000))
     assert reasons(run) == ["worker_died"]
 
 
 def test_a_killed_daemon_leaves_nothing_and_the_next_client_goes_on(home: Home, ledger: Ledger) -> None:
     """The guard ends Redis and workers; a new daemon gives back what they held."""
     workjobs.add.enqueue(1, 2).wait(timeout=30)
-    run = workjobs.items.enqueue(ledger.path, 100)
+    run = workjobs.items.enqueue(ledger.path, 2000)
     ledger.wait_for(20)
     family = home.family()
     family[0].kill()
     wait_until(lambda: gone(family), 2.0, "nothing of the daemon lives")
+    ledger.open_gate()
     connection.drop_client()
     embedded.url(home.settings)
     run.wait(timeout=30)
     assert run.state == "completed"
-    assert sorted(set(ledger.items())) == list(range(100))
+    assert sorted(set(ledger.items())) == list(range(2000))
     assert reasons(run) == ["worker_died"]
 
 
 def test_a_killed_guard_is_replaced(home: Home, ledger: Ledger) -> None:
     """Without a guard nothing may run: all is ended and started again, and runs go on."""
     workjobs.add.enqueue(1, 2).wait(timeout=30)
-    run = workjobs.items.enqueue(ledger.path, 100)
+    run = workjobs.items.enqueue(ledger.path, 2000)
     ledger.wait_for(20)
     family = home.family()
     home.member("guard.py").kill()
     wait_until(lambda: gone(family[1:]), 3.0, "what the guard had started has ended")
+    ledger.open_gate()
     run.wait(timeout=30)
-    assert sorted(set(ledger.items())) == list(range(100))
+    assert sorted(set(ledger.items())) == list(range(2000))
     assert family[0].is_running()
 
 
@@ -163,12 +166,13 @@ def test_a_client_outlives_the_daemon(home: Home) -> None:
 def test_a_killed_redis_is_started_again(home: Home, ledger: Ledger) -> None:
     """The same attempt goes on."""
     workjobs.add.enqueue(1, 2).wait(timeout=30)
-    run = workjobs.items.enqueue(ledger.path, 100)
+    run = workjobs.items.enqueue(ledger.path, 2000)
     ledger.wait_for(20)
     home.member("redis-server").kill()
+    ledger.open_gate()
     run.wait(timeout=30)
     assert run.state == "completed"
-    assert sorted(set(ledger.items())) == list(range(100))
+    assert sorted(set(ledger.items())) == list(range(2000))
     assert home.status() is not None
 
 

@@ -94,13 +94,14 @@ def test_an_entry_is_gone_once_it_is_claimed(url: str, redis_client: redis.Redis
 def test_a_killed_child_costs_one_crash_and_its_run_goes_on(url: str, ledger: Ledger) -> None:
     """A body's death is seen at once; the run resumes at its cursor and repeats little."""
     with Worker(url):
-        run = workjobs.items.enqueue(ledger.path, 60)
+        run = workjobs.items.enqueue(ledger.path, 2000)
         child = ledger.wait_for(20)[-1][1]
         os.kill(int(child), signal.SIGKILL)
+        ledger.open_gate()
         run.wait(timeout=20)
     assert run.state == "completed"
-    assert sorted(set(ledger.items())) == list(range(60))
-    assert len(ledger.items()) - 60 <= 25  # 100 ms of items of 5 ms, and the one in flight
+    assert sorted(set(ledger.items())) == list(range(2000))
+    assert len(ledger.items()) - 2000 <= 25  # 100 ms of items of 5 ms, and the one in flight
     assert field(run, "attempt") == "2"
     (interrupt,) = interrupts(run)
     assert (interrupt["reason"], interrupt["signal"]) == ("child_died", "SIGKILL")
@@ -124,14 +125,15 @@ def test_sigterm_hands_the_run_over_without_a_crash(url: str, ledger: Ledger) ->
     """The item under way ends, the run goes on in another worker: no repeat, no crash."""
     with Worker(url) as first, Worker(url) as second:
         second.send_signal(signal.SIGSTOP)
-        run = workjobs.items.enqueue(ledger.path, 100)
+        run = workjobs.items.enqueue(ledger.path, 2000)
         ledger.wait_for(20)
         second.send_signal(signal.SIGCONT)
         first.send_signal(signal.SIGTERM)
         assert first.wait() == 0
+        ledger.open_gate()
         run.wait(timeout=20)
     assert run.state == "completed"
-    assert ledger.items() == list(range(100))
+    assert ledger.items() == list(range(2000))
     assert (field(run, "crashes"), field(run, "attempt")) == ("0", "2")
     assert [one["reason"] for one in interrupts(run)] == ["stopping"]
 
@@ -167,15 +169,16 @@ def test_a_killed_worker_leaves_nothing_and_its_run_goes_on(url: str, ledger: Le
     """Its processes end with it; when the lease is over another worker sweeps the run up."""
     with Worker(url) as first, Worker(url) as second:
         second.send_signal(signal.SIGSTOP)
-        run = workjobs.items.enqueue(ledger.path, 60)
+        run = workjobs.items.enqueue(ledger.path, 2000)
         ledger.wait_for(20)
         family = first.family()
         first.send_signal(signal.SIGKILL)
         second.send_signal(signal.SIGCONT)
         wait_until(lambda: gone(family[1:]), 1.0, "no process of the worker lives")
+        ledger.open_gate()
         run.wait(timeout=20)
     assert run.state == "completed"
-    assert sorted(set(ledger.items())) == list(range(60))
+    assert sorted(set(ledger.items())) == list(range(2000))
     assert [one["reason"] for one in interrupts(run)] == ["lease_lost"]
 
 
@@ -184,7 +187,7 @@ def test_a_worker_that_slept_through_its_lease_is_refused(url: str, ledger: Ledg
     """The paused child's next write is refused and its body ended; the other worker's run is unharmed."""
     with Worker(url) as first, Worker(url) as second:
         second.send_signal(signal.SIGSTOP)
-        run = workjobs.items.enqueue(ledger.path, 400)
+        run = workjobs.items.enqueue(ledger.path, 2000)
         ledger.wait_for(20)
         family = first.family()
         for process in family:
@@ -193,10 +196,11 @@ def test_a_worker_that_slept_through_its_lease_is_refused(url: str, ledger: Ledg
         wait_until(lambda: field(run, "attempt") == "2", 15, "the second worker has claimed the run")
         for process in family:
             process.resume()
+        ledger.open_gate()
         run.wait(timeout=30)
         wait_until(lambda: "was refused, and the body has ended" in first.log, 10)
     assert run.state == "completed"
-    assert sorted(set(ledger.items())) == list(range(400))
+    assert sorted(set(ledger.items())) == list(range(2000))
     numbers = [event.n for event in run.events() if event.n is not None]
     assert numbers == list(range(1, len(numbers) + 1))
 
@@ -217,17 +221,18 @@ def test_a_body_that_holds_the_interpreter_keeps_its_lease(url: str, ledger: Led
 def test_a_worker_and_its_attempts_survive_a_restart_of_redis(own_redis: RedisServer, ledger: Ledger) -> None:
     """The same attempt goes on when Redis is back."""
     with Worker(own_redis.url, lease=15, renew=1):
-        run = workjobs.items.enqueue(ledger.path, 100)
+        run = workjobs.items.enqueue(ledger.path, 2000)
         ledger.wait_for(20)
         client = own_redis.client()
         wait_until(lambda: client.info("persistence")["aof_buffer_length"] == 0)
         client.close()
         own_redis.kill()
         own_redis.start()
+        ledger.open_gate()
         run.wait(timeout=30)
         assert workjobs.add.enqueue(1, 2).result(timeout=10) == 3
     assert run.state == "completed"
-    assert sorted(set(ledger.items())) == list(range(100))
+    assert sorted(set(ledger.items())) == list(range(2000))
     assert field(run, "attempt") == "1"
 
 

@@ -73,7 +73,7 @@ def test_c_code_that_holds_the_interpreter_is_cancelled_within_the_grace(url: st
         ledger.wait_for(3)
         assert 1.0 <= cancelled_within(run) < 2.0
         assert worker.process.poll() is None
-        Path(ledger.path + ".gate").touch()
+        ledger.open_gate()
         assert other.result(timeout=10) == "done"
     assert (names(other).count("job.started"), names(other).count("job.interrupt")) == (1, 0)
     assert names(run) == ["job.enqueued", "job.started", "job.cancelling", "job.interrupt", "job.cancelled"]
@@ -102,7 +102,7 @@ def test_a_cancel_is_heeded_between_two_items(url: str, ledger: Ledger) -> None:
         run = workjobs.gated.enqueue(ledger.path)
         ledger.wait_for(2)
         assert run.cancel() == "cancelling"
-        Path(ledger.path + ".gate").touch()
+        ledger.open_gate()
         run.wait(timeout=5)
     assert run.state == "cancelled"
     assert (ledger.items(), run.view.done) == ([0, 1], 2)
@@ -129,7 +129,7 @@ def test_an_async_body_that_waits_is_cancelled_as_a_task(url: str, ledger: Ledge
             Ledger(Path(ledger.path + other)).wait_for(1)
         assert cancelled_within(at_once, now=True) < 0.5
         assert 1.0 <= cancelled_within(run) < 2.0
-        Path(ledger.path + ".gate").touch()
+        ledger.open_gate()
         assert neighbour.result(timeout=10) == "neighbour"
     assert names(neighbour) == ["job.enqueued", "job.started", "job.completed"]
 
@@ -177,7 +177,7 @@ def test_a_pause_comes_after_the_item_in_hand(url: str, ledger: Ledger) -> None:
         run = workjobs.gated.enqueue(ledger.path)
         ledger.wait_for(2)
         assert [run.pause(), run.pause()] == ["pausing", "pausing"]
-        Path(ledger.path + ".gate").touch()
+        ledger.open_gate()
         wait_until(lambda: run.state == "paused", 5)
         assert (ledger.items(), run.view.done) == ([0, 1], 2)
         assert run.pause() == "paused"
@@ -194,7 +194,7 @@ def test_a_pause_that_is_taken_back_leaves_no_trace_in_the_body(url: str, ledger
         ledger.wait_for(2)
         assert run.pause() == "pausing"
         assert [run.unpause(), run.unpause()] == ["running", "running"]
-        Path(ledger.path + ".gate").touch()
+        ledger.open_gate()
         assert run.result(timeout=10) == "done"
     assert ledger.items() == [0, 1, 2]
     assert names(run)[:4] == ["job.enqueued", "job.started", "job.step_started", "job.pausing"]
@@ -212,7 +212,7 @@ def test_a_pause_that_is_taken_back_is_so_where_nothing_is_committed(url: str, l
         assert workjobs.add.enqueue(1, 2).result(timeout=10) == 3
         Path(ledger.path + ".check").touch()
         assert workjobs.add.enqueue(1, 2).result(timeout=10) == 3
-        Path(ledger.path + ".gate").touch()
+        ledger.open_gate()
         assert run.result(timeout=10) == "done", worker.log
     assert names(run).count("job.started") == 1
 

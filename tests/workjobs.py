@@ -45,9 +45,10 @@ async def aadd(a: int, b: int) -> int:
 
 @job
 def items(path: str, count: int, seconds: float = 0.005) -> int:
-    """Note each item with the process that did it."""
+    """Note each item with the process that did it. Once the gate is open they cost nothing."""
     for item in step.each("items", range(count)):
-        work(seconds)
+        if not Path(path + ".gate").exists():
+            work(seconds)
         note(path, item, os.getpid())
     return count
 
