@@ -35,7 +35,7 @@ def card() -> Iterator[Card]:
 
 
 def test_the_script_is_small() -> None:
-    """Each card carries the script: 12 KB gzipped at most, and the style sheet 4."""
+    """The script has 12 KB gzipped at most, and the style sheet 4."""
     sizes = [len(gzip.compress((WIDGETS / name).read_bytes())) for name in ("card.js", "card.css")]
     assert sizes[0] < 12 * 1024
     assert sizes[1] < 4 * 1024
@@ -63,7 +63,8 @@ def test_every_theme_variable_has_a_fallback() -> None:
 def test_the_browser_is_told_the_run_and_its_face_alone(card: Card) -> None:
     """Synced are anywidget's own traits, the run's id and the face: no address, user or token."""
     ours = {name for name in card.get_state() if not name.startswith("_")}
-    assert ours == {"run_id", "face", "layout", "tabbable", "tooltip"}
+    assert ours == {"run_id", "face", "code", "layout", "tabbable", "tooltip"}
+    assert card.get_state()["code"] == f"anywidget:{card.code.model_id}"
     told = dict(card.face)
     assert abs(told.pop("sent") - time.time() * 1000) < 5000
     assert told == msgspec.to_builtins(face(QUEUED))
@@ -112,6 +113,33 @@ def test_cards_share_one_layout(card: Card) -> None:
     """A hundred cards do not open a hundred layout models."""
     other = Card(RUNNING)
     assert other.layout is card.layout
+    other.close()
+
+
+def sent(widget: Any) -> int:
+    """The bytes that tell a browser of a model."""
+    return len(json.dumps(widget.get_state()).encode())
+
+
+def test_the_code_travels_once() -> None:
+    """A hundred cards send script and style sheet once: less than a tenth of what they would with the code in each."""
+    cards = [Card(RUNNING) for _ in range(100)]
+    assert len({card.code for card in cards}) == 1
+    ours = sum(map(sent, cards)) + sent(cards[0].code)
+    each = ours + 99 * sum((WIDGETS / name).stat().st_size for name in ("card.js", "card.css"))
+    assert ours < each / 10, (ours, each)
+    assert (WIDGETS / "stub.js").stat().st_size < 640
+    for card in cards:
+        card.close()
+
+
+def test_a_card_made_after_all_were_closed_brings_the_code_again(card: Card) -> None:
+    """`Widget.close_all()` takes the hidden model away as well; the next card has a new one."""
+    Card.close_all()
+    other = Card(RUNNING)
+    assert other.code is not card.code
+    assert other.code.comm is not None
+    assert other.layout.comm is not None
     other.close()
 
 

@@ -458,9 +458,10 @@ function modelFeed(model) {
   return { get: () => model.get("face"), subscribe: listen("change:face"), onSevered: listen("comm_live_update") };
 }
 
-export default {
-  /** @param {{model: any, el: HTMLElement, signal?: AbortSignal}} context */
-  render({ model, el, signal }) {
-    return mountCard(el, modelFeed(model), { signal });
-  },
-};
+/** @param {{model: any, el: HTMLElement, signal?: AbortSignal}} context */
+function render({ model, el, signal }) {
+  return mountCard(el, modelFeed(model), { signal });
+}
+
+/** `initialize` gives the stubs of all cards this code; `render` is for a model that brings its own. */
+export default { initialize: () => ({ render, mountCard }), render };

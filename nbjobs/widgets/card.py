@@ -5,22 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import anywidget
-import ipywidgets  # type: ignore[import-untyped]
 import msgspec
 import traitlets
 
 from ..face import face
 from ..view import ENDED, RunView
+from .code import STUB, code, layout
 from .outbox import outbox
 
 __all__ = ["Card", "has_ended"]
-
-_HERE = Path(__file__).parent
 
 
 class Card(anywidget.AnyWidget):
@@ -35,8 +31,8 @@ class Card(anywidget.AnyWidget):
         state: the state in the face; `card.observe(fn, "state")` hears of each change, in another thread.
     """
 
-    _esm = _HERE / "card.js"
-    _css = _HERE / "card.css"
+    _esm = STUB
+    code = anywidget.WidgetTrait().tag(sync=True)
     run_id = traitlets.Unicode().tag(sync=True)
     face = traitlets.Dict().tag(sync=True)
     state = traitlets.Unicode()
@@ -45,8 +41,8 @@ class Card(anywidget.AnyWidget):
         first = _face(view)
         self._latest = view
         self._delivering = threading.Lock()
-        traits.setdefault("layout", _layout())
-        super().__init__(run_id=view.run, face=first, state=view.state, **traits)
+        traits.setdefault("layout", layout())
+        super().__init__(code=code(), run_id=view.run, face=first, state=view.state, **traits)
 
     def feed(self, view: RunView) -> None:
         """Take the run's latest view, from any thread, and show it when the browser has time.
@@ -82,9 +78,3 @@ def _face(view: RunView) -> dict[str, Any]:
     data: dict[str, Any] = msgspec.to_builtins(face(view))
     data["sent"] = time.time_ns() // 1_000_000
     return data
-
-
-@lru_cache(maxsize=1)
-def _layout() -> ipywidgets.Layout:
-    """One layout model for all cards: each would cost a message and a model in the browser."""
-    return ipywidgets.Layout()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from playwright.sync_api import Browser, sync_playwright
 
 from ..support import RedisServer
@@ -80,6 +81,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory, store: RedisServer) -> Iterato
     environment = {"NBJOBS_REDIS_URL": store.url, "NBJOBS_USER": "ada"}
     with Lab(tmp_path_factory.mktemp("lab"), environment) as server:
         yield server
+
+
+@pytest.fixture
+def client(store: RedisServer) -> Iterator[redis.Redis]:
+    """A client of the emptied `store`."""
+    opened = store.client()
+    opened.flushall()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

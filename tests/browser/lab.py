@@ -87,6 +87,7 @@ class Lab:
             "ServerApp.terminals_enabled": False,
             "IdentityProvider.token": self.token,
             "LabApp.expose_app_in_browser": True,
+            "JupyterNotebookApp.expose_app_in_browser": True,
             "LabApp.extension_manager": "readonly",
         }
         return [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
@@ -128,33 +129,33 @@ class Lab:
         nbformat.write(notebook, self.root / name)
         return name
 
-    def open(self, browser: Browser, name: str, *, width: int = 1000, theme: str = "light") -> Notebook:
-        """Open a notebook in a window of its own and wait until its kernel is idle."""
+    def open(
+        self, browser: Browser, name: str, *, width: int = 1000, theme: str = "light", app: str = "lab"
+    ) -> Notebook:
+        """Open a notebook in a window of its own and wait until its kernel is idle; app is lab or notebook."""
         self._set("@jupyterlab/apputils-extension/themes", {"theme": f"JupyterLab {theme.title()}"})
-        return Notebook(self, browser, name, width, theme)
+        return Notebook(self, browser, name, width, theme, app)
 
 
 class Notebook:
-    """A notebook in JupyterLab.
+    """A notebook in JupyterLab or Notebook 7.
 
     Attributes:
         page: Playwright's page.
         errors: errors that the page reported.
     """
 
-    def __init__(self, lab: Lab, browser: Browser, name: str, width: int, theme: str) -> None:
+    def __init__(self, lab: Lab, browser: Browser, name: str, width: int, theme: str, app: str = "lab") -> None:
         self.lab, self.name = lab, name
         self.context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=theme)  # type: ignore[arg-type]
         self.page: Page = self.context.new_page()
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(f"{error}\n{error.stack}"))
-        self.page.goto(f"{lab.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{name}?token={lab.token}")
-        self.page.wait_for_function("window.jupyterapp?.restored", timeout=60_000)
-        self.page.evaluate("window.jupyterapp.restored.then(() => true)")
+        place = f"lab/workspaces/{secrets.token_hex(4)}/tree" if app == "lab" else "notebooks"
+        self.page.goto(f"{lab.url}/{place}/{name}?token={lab.token}")
+        self._wait_open()
         if width < 600:
             self.command("application:toggle-left-area")
-        self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-        self.page.wait_for_function(_KERNEL_IDLE, timeout=60_000)
 
     def __enter__(self) -> Notebook:
         return self
@@ -162,6 +163,18 @@ class Notebook:
     def __exit__(self, *exception: object) -> None:
         self.page.evaluate("() => window.jupyterapp.shell.currentWidget?.context?.sessionContext?.shutdown()")
         self.context.close()
+
+    def _wait_open(self) -> None:
+        self.page.wait_for_function("window.jupyterapp?.restored", timeout=60_000)
+        self.page.evaluate("window.jupyterapp.restored.then(() => true)")
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        self.page.wait_for_function(_KERNEL_IDLE, timeout=60_000)
+
+    def reload(self) -> None:
+        """Save the notebook and load the page again, while its kernel lives."""
+        self.command("docmanager:save")
+        self.page.reload()
+        self._wait_open()
 
     def command(self, name: str, arguments: dict[str, Any] | None = None) -> None:
         """Run one of Lab's commands, up to its end."""

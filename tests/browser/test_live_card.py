@@ -88,14 +88,6 @@ class Told(NamedTuple):
     shown: list[Shown]
 
 
-@pytest.fixture
-def client(store: RedisServer) -> Iterator[redis.Redis]:
-    opened = store.client()
-    opened.flushall()
-    yield opened
-    opened.close()
-
-
 def drawn(page: Page) -> list[Shown]:
     return [
         Shown(
