@@ -10,10 +10,11 @@ ARGS ?=
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) .ci/environment.py $(VENV)
 PYTEST := $(BIN)/python -m pytest
+NODE = $(or $(shell command -v node),$(BIN)/node)
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .NOTPARALLEL:
-.PHONY: help demo lab test lint types layers unit notebooks browser wheel test-all mutants bench format clean env redis chromium programs
+.PHONY: help demo lab test lint types layers unit notebooks browser wheel test-all mutants bench format clean env npm redis chromium programs
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -33,8 +34,9 @@ lint: env ## style, by ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: env ## types, by mypy
+types: env npm ## types, by mypy and tsc
 	$(BIN)/mypy nbjobs tests/typing_api.py
+	$(NODE) labextension/node_modules/typescript/bin/tsc --project labextension
 
 layers: env ## who imports whom, by import-linter
 	$(BIN)/lint-imports
@@ -45,7 +47,7 @@ unit: env redis ## unit and integration tests on a real Redis
 notebooks: env ## run the notebooks and compare what they print
 	.ci/isolated $(VENV) $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=300 --timeout=600 notebooks $(ARGS)
 
-browser: env chromium ## the card in JupyterLab, in Chromium
+browser: env npm chromium ## the card in JupyterLab, in Chromium
 	$(PYTEST) -m browser $(ARGS)
 
 wheel: env ## build the wheel, install it elsewhere, use it there
@@ -65,11 +67,14 @@ format: env ## put the code into shape
 	$(BIN)/ruff format .
 
 clean: ## remove what the commands above made
-	rm -rf .venv .venv-3.* dist build artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-3.* dist build artifacts labextension/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find nbjobs tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 env:
 	@$(SETUP) dev
+
+npm:
+	@$(SETUP) --npm
 
 redis:
 	@$(SETUP) --needs redis-server

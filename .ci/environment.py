@@ -3,7 +3,7 @@
 Run by the Makefile with the Python it was given. It uses the standard library only, and is written so that an
 older Python can still say what is wrong with it:
 
-    python3 .ci/environment.py .venv dev --needs chromium --needs redis-server
+    python3 .ci/environment.py .venv dev --npm --needs chromium --needs redis-server
 
 It does nothing where all is there already. It installs again when pyproject.toml has changed, and starts the
 environment afresh when it was made with another Python.
@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SUPPORTED = ((3, 10), (3, 13))
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
+HELD_BY_DEV = {"embedded", "lab", "otel", "demo"}  # extras
 PROGRAMS = {  # name: (where it may be found, Debian's package)
     "chromium": (("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"), "chromium"),
     "redis-server": (("redis-server", "valkey-server"), "redis-server"),
@@ -136,7 +137,8 @@ class Environment:
         held = self.held()
         extras = set(held.get("extras", ()))
         current = all(held.get(key) == value for key, value in self.wanted.items())
-        if current and ("dev" in extras or extras.issuperset(wanted)):  # dev holds them all
+        there = extras | HELD_BY_DEV if "dev" in extras else extras
+        if current and there.issuperset(wanted):
             return
         check_venv_module()
         if held.get("python") != self.wanted["python"]:
@@ -163,17 +165,49 @@ class Environment:
         self.stamp.write_text(json.dumps(dict(self.wanted, extras=extras)))
 
 
+class NodeModules:
+    """The npm packages of the web files in ``labextension/``, as its lock file names them."""
+
+    def __init__(self, environment):
+        self.environment = environment
+        self.folder = ROOT / "labextension"
+        self.stamp = self.folder / "node_modules" / ".nbjobs-installed"
+        self.wanted = hashlib.sha256((self.folder / "package-lock.json").read_bytes()).hexdigest()
+
+    def ensure(self):
+        """Have the packages installed; with Node.js from PyPI where this machine has none."""
+        if self.stamp.exists() and self.stamp.read_text() == self.wanted:
+            return
+        path = os.environ["PATH"]
+        if not (shutil.which("node") and shutil.which("npm")):
+            self.environment.ensure(["dev", "node"])
+            path = os.pathsep.join([str(self.environment.path.resolve() / "bin"), path])
+        say("installing the npm packages that check the web files")
+        command = [shutil.which("npm", path=path) or "npm", "ci"]
+        if subprocess.run(
+            command, cwd=str(self.folder), env=dict(os.environ, PATH=path), stdout=subprocess.PIPE
+        ).returncode:
+            fail(
+                "npm could not install the packages; its own message stands above",
+                "It needs a package index: your network, or a registry named in npm's configuration.",
+            )
+        self.stamp.write_text(self.wanted)
+
+
 def main():
     """Do what the command line asks for."""
     parser = argparse.ArgumentParser(description="Prepare the environment that make works in.")
     parser.add_argument("path", type=Path)
     parser.add_argument("extras", nargs="*")
+    parser.add_argument("--npm", action="store_true", help="also the packages that check and test the web files")
     parser.add_argument("--needs", action="append", default=[], choices=sorted(PROGRAMS))
     options = parser.parse_args()
     check_python()
     check_programs(options.needs)
     if options.extras:
         Environment(options.path).ensure(options.extras)
+    if options.npm:
+        NodeModules(Environment(options.path)).ensure()
 
 
 if __name__ == "__main__":

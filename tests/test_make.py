@@ -108,3 +108,42 @@ def test_environment_of_another_python_is_made_anew(
     venv, pip = (command for command in commands if "-c" not in command)
     assert venv[1:4] == ["-m", "venv", "--clear"]
     assert pip[-1].endswith("[lab]")
+
+
+@pytest.fixture
+def npm(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The npm packages of a checkout, beside an environment that holds all of the tests'."""
+    web = tmp_path / "labextension"
+    (web / "node_modules").mkdir(parents=True)
+    (web / "package-lock.json").write_text("{}")
+    environment = stamped(script, tmp_path / "venv", extras=["dev"])
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    environment.wanted["root"] = str(SCRIPT.parent.parent)
+    return script.NodeModules(environment)
+
+
+@pytest.mark.parametrize("node", ["/usr/bin/node", None])
+def test_npm_packages_are_installed_once(
+    script: ModuleType, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch, npm: Any, node: str | None
+) -> None:
+    """Those of the lock file, with Node.js from PyPI only where there is none; a second time nothing is done."""
+    monkeypatch.setattr(script.shutil, "which", lambda name, path=None: node)
+    npm.ensure()
+    *before, install = commands
+    pip = [command for command in before if "pip" in command]
+    assert install == [node or "npm", "ci"]
+    assert [command[-1].endswith("[dev,node]") for command in pip] == ([] if node else [True])
+    commands.clear()
+    npm.ensure()
+    assert commands == []
+    npm.stamp.write_text("another lock file")
+    npm.ensure()
+    assert commands[-1][1] == "ci"
+
+
+def test_lock_file_names_no_registry() -> None:
+    """Each package has its hash; where it comes from is for the machine's own configuration to say."""
+    lock = json.loads((SCRIPT.parent.parent / "labextension" / "package-lock.json").read_text())
+    packages = [package for name, package in lock["packages"].items() if name]
+    assert packages
+    assert all("integrity" in package and "resolved" not in package for package in packages)
