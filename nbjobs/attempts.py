@@ -17,11 +17,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from .asked import Asked, Holding
 from .calls import ClaimReply, Command, Reply
 from .connection import translated
 from .errors import RedisUnavailable
-from .journal import Claim
+from .journal import Claim, Overrun
 from .keys import Keys, enc, parse_arq_id
 from .leases import SCHEMA, Held, Leases, arq_id_of, forget_entry, new_owner
 from .pool import End, Pool
@@ -54,6 +56,7 @@ class Candidate:
         id: of its entry in arq's queue.
         held: the run; its attempt is the one to be claimed.
         kind: ``sync`` or ``async``.
+        place: its ended steps and its cursor.
         body: the fields `BODY` where this is the first attempt and they are small.
     """
 
@@ -63,6 +66,7 @@ class Candidate:
     failures: int
     resumptions: int
     enqueued_at: int
+    place: tuple[str, str]
     body: dict[str, str]
 
 
@@ -160,10 +164,34 @@ class Attempts:
             self.news.set()  # what was asked came before we knew that the run is ours
         try:
             end = await self._pool.run(holding.claim)
+            if end.overdue:
+                end = await self._end_overdue(candidate, holding.claim, end)
         finally:
             del self.held[held.owner]
         self._on_free(candidate.kind)
         await self._give_back(holding, end)
+
+    async def _end_overdue(self, candidate: Candidate, claim: Claim, end: End) -> End:
+        """Has another child write how the attempt ended whose body did not stop: what follows, its job declares."""
+        logger.warning(
+            "run %s: its body did not stop within its timeout of %g s, and was ended", claim.run, end.overdue
+        )
+        store = self._leases.store(candidate.held.keys)
+        found = await self._insist(lambda: store.read(claim.run, "c", "n", "view_id", "steps", "cursor"))
+        if found is None:
+            return end
+        now = self._leases.clock.now()
+        c, n, view_id, steps, cursor = (text or "" for text in found)
+        again = structs.replace(
+            claim,
+            c=int(c or 0),
+            n=int(n or 0),
+            view_id=view_id or "0-0",
+            fields={},
+            now=now,
+            overrun=Overrun(end.overdue, (now - claim.now) / 1000, (steps or "0", cursor) != candidate.place),
+        )
+        return await self._pool.run(again)
 
     def wake(self, id: str) -> None:
         """Takes note that something is asked of an attempt which is performed here; `news` is set where it is held."""
@@ -310,6 +338,7 @@ def _candidate(id: str, fields: dict[str, str | None]) -> Candidate | None:
         failures=int(fields["failures"] or 0),
         resumptions=int(fields["resumptions"] or 0) + begun,
         enqueued_at=int(fields["enqueued_at"] or 0),
+        place=(fields["steps"] or "0", fields["cursor"] or ""),
         body={}
         if attempt > 1 or len(fields["args"] or "") > _BODY_LIMIT
         else {name: fields[name] or "" for name in BODY},

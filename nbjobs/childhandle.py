@@ -7,6 +7,7 @@ socket alone is no proof (a body may close it) and may never come (a program of 
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from .running import LAST_LINES, Claim, End, OnOutput, PoolError, Running
 from .wire import Link, Message
 
 _EOF_PATIENCE = 0.1  # between the end of a socket and the nursery's word that the process is dead
+_STACK_PATIENCE = 0.1  # for a process to print its stack
 
 
 class Owner(Protocol):
@@ -156,6 +158,7 @@ class ChildHandle:
             started=running.started,
             shared=self.shared,
             reason=self.reason,
+            overdue=running.overdue,
             last_lines=list(running.last_lines or self.last_lines),
         )
 
@@ -178,10 +181,21 @@ class ChildHandle:
             running.ahead = message["ahead"]
         elif op == "print":
             running.printed([Line(message["stream"], text, ns) for text, ns in message["lines"]])
+        elif op == "limit":
+            running.limit(message["timeout"], message["within"], self._end_late)
         elif op in ("lend", "unlend"):
             self._owner.on_lend(self, running, op == "lend")
         elif op in ("done", "refused"):
             self._end(running, message)
+
+    def _end_late(self, running: Running) -> None:
+        """A body has overrun its time: its process prints where it is, then it is ended."""
+        self._owner.request({"op": "signal", "pid": self.pid, "number": int(signal.SIGUSR1)})
+        self._loop.call_later(_STACK_PATIENCE, self._kill_late, running)
+
+    def _kill_late(self, running: Running) -> None:
+        if not running.ended.done():
+            self.kill("killed")
 
     def _end(self, running: Running, message: Message) -> None:
         if len(self.runs) == 1:

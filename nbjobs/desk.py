@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import os
 import queue
 import signal
@@ -33,6 +34,8 @@ current_owner: contextvars.ContextVar[str] = contextvars.ContextVar("nbjobs_owne
 
 class Attempt(Protocol):
     """One attempt at a run, as a child sees it (`runner.Attempt`)."""
+
+    on_limit: Callable[[float, float], None] | None
 
     @property
     def ahead_ns(self) -> int:
@@ -103,6 +106,7 @@ class Desk:
         with warnings.catch_warnings():
             pass  # from here on a warning that an earlier body has seen is shown again
         attempt = self._performer(claim, usage)
+        attempt.on_limit = functools.partial(self._limit, owner)
         with self._lock:
             self._attempts[owner] = attempt
             reason = self._expected.pop(owner, "")
@@ -116,6 +120,11 @@ class Desk:
         with self._lock:
             self._attempts.pop(claim["owner"], None)
             self._expected.pop(claim["owner"], None)
+
+    def _limit(self, owner: str, timeout: float, within: float) -> None:
+        """Has the worker end this process where the attempt takes longer; what was said before no longer counts."""
+        if not self.left:
+            self.report({"op": "limit", "owner": owner, "timeout": timeout, "within": within})
 
     def refuse(self, claim: Claim, file: str) -> None:
         """Answers a run whose code may be older here than on disk."""

@@ -201,7 +201,8 @@ def job(  # noqa: PLR0913 - what can be declared, each by its name
         max_resumptions: how often a run may go on from its progress; None is without limit.
         resume_wait: seconds before it goes on after another error. After a stop it goes on at once.
         resume_errors_after_advancing: whether such an error after progress is resumed instead of failing the run.
-        timeout: seconds an attempt may take; then it ends as by a ``TimeoutError``.
+        timeout: seconds an attempt may take; then it ends as by a ``TimeoutError``: at its next checkpoint, or a second
+            later with its process, where it reaches none.
         steps: names of its steps, in order, for the card: "Step 2 of 4", and those to come. A body that meets others
             is not stopped for that.
 

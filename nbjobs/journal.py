@@ -55,6 +55,20 @@ stopping: ContextVar[Callable[[str, Continuation], str | None] | None] = Context
 """Asked at each checkpoint, with the job's name and where it stands, why to stop there: for tests, see `testing`."""
 
 
+class Overrun(msgspec.Struct, frozen=True):
+    """A body that did not stop at its timeout: its process was ended.
+
+    Attributes:
+        timeout: of the job, in seconds.
+        seconds: that it took.
+        advanced: whether it had made progress.
+    """
+
+    timeout: float
+    seconds: float
+    advanced: bool
+
+
 class Claim(msgspec.Struct, frozen=True):
     """A run that is held: what ``claim`` answered, and who holds it.
 
@@ -63,6 +77,7 @@ class Claim(msgspec.Struct, frozen=True):
         kind: ``sync`` or ``async``.
         view_id: behind which entry of the run's stream the stored view ends.
         fields: of a run that begins for the first time, what its child needs of the hash; else empty.
+        overrun: where the body did not stop in time, and only its end is to be written.
     """
 
     user: str
@@ -80,6 +95,7 @@ class Claim(msgspec.Struct, frozen=True):
     queue: str = ""
     view_id: str = "0-0"
     fields: dict[str, str] = {}
+    overrun: Overrun | None = None
 
 
 class Ending(NamedTuple):
@@ -167,6 +183,7 @@ class Journal:
         self._pid = os.getpid()  # a process that the body forks has a copy of this, and the run is not its to write
         self._error: BaseException | None = None
         self._deadline: float | None = None
+        self._on_late: Callable[[], None] | None = None
         self.reason: str | None = None
 
     # -- what the continuation asks ------------------------------------------------------------------------------
@@ -180,6 +197,9 @@ class Journal:
             self._interval = max(self._shortest, 20 * sorted(self._trips)[2])
         if self._error is not None:
             raise self._error
+        if self.reason == "timeout" and self._on_late is not None:
+            self._on_late()
+            self._on_late = None
         asked = stopping.get()
         if asked is not None and self.reason is None:
             return asked(self.job, self.continuation)
@@ -222,9 +242,10 @@ class Journal:
         if self.reason == "pause":
             self.reason = None
 
-    def limit(self, timeout: float | None) -> None:
-        """End the attempt at its first checkpoint after ``timeout`` seconds from now."""
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+    def limit(self, timeout: float, on_late: Callable[[], None] | None = None) -> None:
+        """End the attempt at its first checkpoint after ``timeout`` seconds from now; ``on_late`` is called there."""
+        self._deadline = time.monotonic() + timeout
+        self._on_late = on_late
 
     def tick(self, now: float) -> None:
         """Look whether to commit, or to ask the loop to. Called by the ticker's thread."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .view import RunView
 
 NOT_FOUND_LIMIT = 600.0  # seconds after which a run whose job cannot be found is paused
+_LATE = 1.0  # seconds that a body may take beyond its timeout to reach a checkpoint, or to end as a cancelled task
 _PACKAGE = str(Path(__file__).parent)
 
 
@@ -68,6 +69,10 @@ class Attempt:
         settings: the settings in force.
         job: the job, where this process has it already; else it is found by its name or loaded by value.
         usage: answers what the attempt has used so far, for the closing event.
+
+    Attributes:
+        on_limit: told of the job's timeout, and within how many seconds the process is to be ended unless the attempt
+            has ended or this is called again.
     """
 
     def __init__(
@@ -84,7 +89,8 @@ class Attempt:
         self._job = job
         self._code: bytes | None = None
         self._usage = usage or dict
-        self._began = time.monotonic()
+        self.on_limit: Callable[[float, float], None] | None = None
+        self._began = time.monotonic() - (claim.overrun.seconds if claim.overrun else 0)
         self._client = client
         self._keys = Keys(claim.user)
         self._store = Store(client, claim.user, settings)
@@ -176,10 +182,17 @@ class Attempt:
     def _performing(self, job: Any) -> Iterator[None]:
         """Around the body: the ticker and the job's callbacks."""
         attempted = Attempted(self.claim.run, self.claim.user, self.claim.attempt, self.claim.resumptions)
-        self.journal.limit(job.policy.timeout)
+        if job.policy.timeout is not None:
+            self._limit(job.policy.timeout)
         self.continuation.declare(job.policy.steps)
         with ticker.ticking(self.journal), job.callbacks.performing(attempted):
             yield
+
+    def _limit(self, timeout: float) -> None:
+        """Let the body end after its time at a checkpoint; where it reaches none, its process is ended from outside."""
+        tell = self.on_limit or (lambda timeout, within: None)
+        tell(timeout, timeout + _LATE)
+        self.journal.limit(timeout, lambda: tell(timeout, self._settings.grace))
 
     def _prepare(self) -> tuple[Any, list[Any], dict[str, Any]]:
         self._fetch()
@@ -199,6 +212,11 @@ class Attempt:
         self._job = job
         if self._fields.get("missing_since"):
             insist(lambda: self._store.forget(self.claim.run, "missing_since"))
+        if self.claim.overrun is not None:
+            raise TimeoutError(
+                f"the attempt took longer than the job's timeout of {self.claim.overrun.timeout:g} s and did not stop; "
+                f"its process was ended {self.continuation.description}"
+            )
         args, kwargs = codec.decode(self._fields["args"])
         return job, args, kwargs
 
@@ -241,9 +259,10 @@ class Attempt:
             return Outcome("fenced", description=str(error))
         if isinstance(error, JobNotFound):
             return self._put_back(error)
+        overrun = self.claim.overrun
         facts = endings.Facts(
             policy=self._job.policy if self._job is not None else endings.Policy(),
-            advanced=self.continuation.advanced,
+            advanced=overrun.advanced if overrun is not None else self.continuation.advanced,
             description=self.continuation.description,
             failures=self.claim.failures,
             resumptions=self.claim.resumptions,
@@ -260,7 +279,8 @@ class Attempt:
     def _close(self, ending: Ending) -> Outcome:
         for name, payload in ending.events:
             self.journal.happened(name, payload)
-        payload = {**ending.payload, **self._usage(), "duration": round((time.monotonic() - self._began) * 1000, 2)}
+        usage = self._usage() if self.claim.overrun is None else {}
+        payload = {**ending.payload, **usage, "duration": round((time.monotonic() - self._began) * 1000, 2)}
         wait = 0.0 if self._settings.adapter == "inline" else ending.wait  # waits are told, not slept
         reply = self.journal.close(ending._replace(payload=payload, wait=wait))
         if not reply.ok:

@@ -58,6 +58,7 @@ class End:
         shared: the child had other runs as well, so this one need not be to blame.
         reason: why the pool ended it: ``killed`` (`Pool.kill`), ``stalled``, ``nursery`` (the helper
             died), ``closed``, ``no child`` (none could be started); empty where it ended by itself.
+        overdue: the timeout of an attempt whose process was ended because it did not stop then; else 0.
         cpu: seconds used, with the body's own programs; None where unknown or not told apart.
         peak: the process's peak memory in bytes; None likewise.
         last_lines: the last lines printed, for the event of a death.
@@ -71,6 +72,7 @@ class End:
     started: bool = False
     shared: bool = False
     reason: str = ""
+    overdue: float = 0.0
     cpu: float | None = None
     peak: int | None = None
     last_lines: list[str] = field(default_factory=list)
@@ -85,6 +87,8 @@ class Running:
         self.started = False
         self.ahead = 0
         self.lent = False
+        self.overdue = 0.0
+        self._limit: asyncio.TimerHandle | None = None
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._batch: list[Line] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -98,6 +102,20 @@ class Running:
             self.flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(BATCH_SECONDS, self.flush)
+
+    def limit(self, timeout: float, within: float, on_late: Callable[[Running], None]) -> None:
+        """Calls `on_late` unless the attempt ends within so many seconds; what was said before no longer counts."""
+        self._unlimit()
+        self._limit = asyncio.get_running_loop().call_later(within, self._late, timeout, on_late)
+
+    def _late(self, timeout: float, on_late: Callable[[Running], None]) -> None:
+        self.overdue = timeout
+        on_late(self)
+
+    def _unlimit(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
 
     def flush(self) -> None:
         """Hands on what was printed, in the order of time, by the clock of the run's events."""
@@ -113,6 +131,7 @@ class Running:
     def end(self, end: End | None) -> None:
         """Says how it ended; only the first word counts."""
         self.flush()
+        self._unlimit()
         if not self.ended.done():
             self.ended.set_result(end)
 

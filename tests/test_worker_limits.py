@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ def url(redis_url: str, nbjobs_settings: NbJobs) -> str:
 
 def events(run: Run, name: str) -> list[Event]:
     return [event for event in run.events() if isinstance(event, Event) and event.name == name]
+
+
+def said(run: Run) -> str:
+    return "\n".join(line.text for line in run.logs() if not isinstance(line, Gap))
 
 
 @pytest.mark.fault(11)
@@ -59,6 +64,69 @@ def test_an_event_loop_that_is_blocked_loses_no_lease_and_is_ended(url: str, tmp
         run.cancel(now=True)
         run.wait(timeout=10)
     assert len({pid for _, pid in [*blocking.lines(), *waiting.lines()]}) == 3
+
+
+def test_a_body_that_never_stops_ends_with_its_timeout(url: str, tmp_path: Path) -> None:
+    """In C code, with the interpreter held: a second later, as a `TimeoutError` that the job may retry; no crash."""
+    ledger = Ledger(tmp_path / "ledger")
+    with Worker(url, grace=60):
+        run = workjobs.stuck_in_c.enqueue(ledger.path)
+        with pytest.raises(RunFailed, match=r"TimeoutError: .* the job's timeout of 0.5 s and did not stop"):
+            run.result(timeout=15)
+        assert workjobs.add.enqueue(1, 2).result(timeout=10) == 3
+        wait_until(lambda: "in stuck_in_c" in said(run), 5, "where the body was stands in the run's log")
+    view = run.view
+    assert (len(ledger.lines()), view.failures, view.crashes, view.attempt) == (2, 2, 0, 2)
+    names = [event.name for event in run.events() if event.n is not None]
+    ends = ["job.retry_scheduled", "job.started", "job.retry_stopped", "job.failed"]
+    assert names == ["job.enqueued", "job.started", *ends]
+    assert 1500 <= events(run, "job.failed")[0].timestamp / 1e6 - view.began <= 4000
+
+
+def test_a_timeout_after_progress_goes_on_at_the_cursor(url: str, tmp_path: Path) -> None:
+    """As after any other error: what was committed before the process was ended is not done again."""
+    ledger = Ledger(tmp_path / "ledger")
+    with Worker(url):
+        run = workjobs.stuck_once.enqueue(ledger.path)
+        ledger.wait_for(3)
+        Path(ledger.path + ".gate").touch()
+        assert run.result(timeout=15) == "done"
+    assert ledger.items() == [0, 1, 2, 2, 3]
+    (retry,) = events(run, "job.retry_scheduled")
+    assert retry.payload["exception"]["type"] == "TimeoutError"
+    assert retry.payload["description"] == "at 'items', cursor 2"
+    assert (run.view.failures, run.view.crashes, run.view.resumptions) == (1, 0, 1)
+
+
+def test_a_body_that_heard_of_its_timeout_has_the_grace_to_leave(url: str, tmp_path: Path) -> None:
+    """An `except` or `finally` of the body may take longer than the second that one in C code has."""
+    ledger, late = Ledger(tmp_path / "ledger"), Ledger(tmp_path / "ledger.late")
+    with Worker(url, grace=60):
+        run = workjobs.cleans_up.enqueue(ledger.path)
+        late.wait_for(1)
+        heard = time.monotonic()
+        wait_until(lambda: time.monotonic() > heard + 1.5, 5, "the second is over")
+        Path(ledger.path + ".gate").touch()
+        run.wait(timeout=10)
+    assert late.lines() == [["late"], ["left"]]
+    assert (run.state, run.view.crashes) == ("failed", 0)
+    assert events(run, "job.discarded")[0].payload["exception"]["message"].startswith("the attempt took longer")
+
+
+def test_an_async_body_that_ignores_its_timeout_is_ended_with_its_process(url: str, tmp_path: Path) -> None:
+    """It is cancelled, a second later its child is ended; the other runs in there begin again, without a crash."""
+    waiting, stubborn = Ledger(tmp_path / "waiting"), Ledger(tmp_path / "stubborn")
+    with Worker(url):
+        neighbour = workjobs.waits.enqueue(waiting.path, "neighbour")
+        waiting.wait_for(1)
+        run = workjobs.stubborn_beyond_its_time.enqueue(stubborn.path)
+        with pytest.raises(RunFailed, match=r"TimeoutError: .* the job's timeout of 0.5 s and did not stop"):
+            run.result(timeout=15)
+        waiting.wait_for(2)
+        Path(waiting.path + ".gate").touch()
+        assert neighbour.result(timeout=10) == "neighbour"
+    assert stubborn.lines()[1][0] == "refused"
+    assert (run.view.crashes, run.view.failures, neighbour.view.crashes, neighbour.view.failures) == (0, 1, 0, 0)
 
 
 @pytest.mark.fault(35)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nbjobs import job, notify, step
+from nbjobs import Retry, job, notify, step
 
 
 def note(path: str, *words: object) -> None:
@@ -236,3 +236,40 @@ def tells_too_much(what: str) -> str:
     elif what == "print":
         print(much)
     return much if what == "result" else "done"
+
+
+@job(timeout=0.5, retry_on=[Retry(TimeoutError, wait=0, attempts=2)])
+def stuck_in_c(path: str) -> None:
+    """Hold the GIL far beyond the timeout."""
+    note(path, "began", os.getpid())
+    re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+@job(timeout=1.0, resume_wait=0)
+def stuck_once(path: str) -> str:
+    """Reach no checkpoint after two items, in the first attempt."""
+    for item in step.each("items", range(4), every=1):
+        note(path, item, os.getpid())
+        if item == 2 and not Path(path + ".gate").exists():
+            time.sleep(60)
+    return "done"
+
+
+@job(timeout=0.5, discard_on=[TimeoutError])
+def cleans_up(path: str) -> None:
+    """Take long to leave, once its time is up."""
+    try:
+        for item in step.each("items", range(100_000)):
+            time.sleep(0.01)
+            note(path, item, os.getpid())
+    except TimeoutError:
+        note(path + ".late", "late")
+        wait_for_file(path + ".gate")
+        note(path + ".late", "left")
+        raise
+
+
+@job(timeout=0.5)
+async def stubborn_beyond_its_time(path: str) -> None:
+    """Go on though its time is up."""
+    await stubborn.fn(path)
