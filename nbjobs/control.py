@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from . import connection, events
+from . import connection, events, stream
 from .errors import InvalidStepError, RunEnded, RunLost
 from .events import Event
 from .keys import arq_id, wake
@@ -65,6 +65,7 @@ def reopen(user: str, run: str, from_step: str | None) -> str:
             raise RunEnded(f"Run {run} has completed; to do its work again enqueue it again.", run=run)
         if reply.code == "OK":
             _hint(store, user, run, reply, queue or "")
+            stream.stir(user, run)
         return reply.state
 
 

@@ -15,6 +15,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec.structs import replace
@@ -27,11 +28,11 @@ from .settings import NbJobs, current
 from .view import fold
 from .watches import Callback, Followed, Watch
 
-__all__ = ["Follower", "Loaded", "Watch", "aload", "follower", "load"]
+__all__ = ["Follower", "Loaded", "Watch", "aload", "follower", "load", "stir"]
 
 BLOCK = 1.0
 LINGER = 1.0  # s that thread and connection stay without a watch
-LOOK = 5.0  # s between two looks whether Redis still has what is watched
+LOOK = 5.0  # s between two looks whether Redis still has what is watched, and opened again what rests
 PATIENCE = 3.0  # s that a run may be queued before anybody asks whether a worker is alive
 ALIVE = 15_000  # ms: a worker without a younger sign counts as gone
 
@@ -69,22 +70,52 @@ class Follower:
         """Redis' time in ms, as far as it is known here."""
         return round((time.time() + self._ahead) * 1000)
 
-    def watch(self, run: str, callback: Callback | None = None) -> Watch:
+    def watch(self, run: str, callback: Callback | None = None, *, rests: bool = False) -> Watch:
         """Show each new view of a run to callback, from now on; the first one comes at once.
 
         A run that Redis does not have gives a view with the state ``lost``.
+
+        Args:
+            run: its id.
+            callback: is called in the follower's thread.
+            rests: after the run's end hold no connection for it. The watch goes on where the run is opened again by
+                this process, or, while others are watched, by any.
         """
-        watch = Watch(run, callback, self._forget)
+        return self.watch_all((run,), callback, rests=rests)[0]
+
+    def watch_all(self, runs: Iterable[str], callback: Callback | None = None, *, rests: bool = False) -> list[Watch]:
+        """As `watch`, for several runs at once."""
+        watches = [Watch(run, callback, self._forget, rests=rests) for run in runs]
         with self._changed:
-            followed = self._followed.setdefault(run, Followed(run))
-            followed.watches.append(watch)
-            followed.fresh.append(watch)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._follow, name="nbjobs-follower", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+            for watch in watches:
+                followed = self._followed.setdefault(watch.run, Followed(watch.run))
+                if followed.resting:
+                    followed.loaded = False  # nobody has followed it since its end
+                followed.watches.append(watch)
+                followed.fresh.append(watch)
+            self._begin()
+        if watches:
+            self._wake(watches[-1])
+        return watches
+
+    def stir(self, run: str) -> None:
+        """Look anew at a run that has ended: it was opened again."""
+        with self._changed:
+            followed = self._followed.get(run)
+            if followed is None or not followed.resting:
+                return
+            followed.loaded = False
+            followed.fresh.extend(followed.watches)
+            watch = followed.watches[-1]
+            self._begin()
         self._wake(watch)
-        return watch
+
+    def _begin(self) -> None:
+        """Have the thread; the lock is held."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._follow, name="nbjobs-follower", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
 
     def _forget(self, watch: Watch) -> None:
         with self._changed:
@@ -133,15 +164,16 @@ class Follower:
                     self._changed.wait(min(5.0, 0.05 * 2**failures) * (0.5 + random.random() / 2))
 
     def _wanted(self) -> bool:
-        """Whether anything is watched; after a while without, the thread is told to leave."""
+        """Whether anything is watched that does not rest; after a while without, the thread is told to leave."""
         with self._changed:
-            if not self._followed:
-                self._changed.wait_for(lambda: self._followed, LINGER)
-            if self._followed:
+            if self._changed.wait_for(self._awake, LINGER):
                 return True
             self._thread = None
             self._disconnect()
             return False
+
+    def _awake(self) -> list[Followed]:
+        return [one for one in self._followed.values() if not one.resting]
 
     def _connect(self) -> None:
         if self._client is not None:
@@ -153,7 +185,7 @@ class Follower:
         self._client_id = client.client_id()
         self._set_clock(client)
         self._client = client
-        self._looked = time.monotonic()
+        self._looked = time.monotonic() - LOOK
         for followed in self._snapshot():
             followed.loaded = False
 
@@ -169,7 +201,11 @@ class Follower:
 
     def _snapshot(self) -> list[Followed]:
         with self._changed:
-            return list(self._followed.values())
+            return self._awake()
+
+    def _resting(self) -> list[Followed]:
+        with self._changed:
+            return [one for one in self._followed.values() if one.resting]
 
     def _load(self) -> None:
         """Load what is new or was in doubt, and show it."""
@@ -229,13 +265,17 @@ class Follower:
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
+        resting = self._resting()
         followed = [one for one in self._snapshot() if one.view.state not in ENDED and one.view.state != "lost"]
-        if not followed:
+        if not followed and not resting:
             return
         pipe = self._client.pipeline(transaction=False)
-        for one in followed:
+        for one in (*followed, *resting):
             pipe.hget(self._keys.run(one.view.run), "n")
-        for one, n in zip(followed, pipe.execute(), strict=True):
+        numbers = pipe.execute()
+        for one, n in zip(resting, numbers[len(followed) :], strict=True):
+            one.loaded = n is None or int(n) <= one.view.n
+        for one, n in zip(followed, numbers, strict=False):
             if n is None:
                 one.last_id = self._end(one.view.run)
                 one.show(lost(one.view))
@@ -279,6 +319,14 @@ def follower(user: str) -> Follower:
         if place not in _followers:
             _followers[place] = Follower(user, settings)
         return _followers[place]
+
+
+def stir(user: str, run: str) -> None:
+    """Tell those who watch a run in this process, and rest since its end, that it was opened again."""
+    with _lock:
+        found = [one for (owner, _), one in _followers.items() if owner == user]
+    for one in found:
+        one.stir(run)
 
 
 def _drop_followers() -> None:

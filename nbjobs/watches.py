@@ -6,7 +6,8 @@ import logging
 import threading
 from collections.abc import Callable
 
-from .view import RunView, empty
+from .runview import ENDED, RunView
+from .view import empty
 
 __all__ = ["Callback", "Followed", "Predicate", "Watch"]
 
@@ -46,13 +47,21 @@ class Watch:
         view: what was seen last; None before the first.
     """
 
-    def __init__(self, run: str, callback: Callback | None, forget: Callable[[Watch], None]) -> None:
+    def __init__(
+        self, run: str, callback: Callback | None, forget: Callable[[Watch], None], *, rests: bool = False
+    ) -> None:
         self.run = run
         self.view: RunView | None = None
+        self._rests = rests
         self._forget = forget
         self._callback = callback
         self._waiters: list[_Waiter] = []
         self._lock = threading.Lock()
+
+    @property
+    def resting(self) -> bool:
+        """Whether it has seen the run's end and wants nothing but to hear that the run was opened again."""
+        return self._rests and self.view is not None and (self.view.state in ENDED or self.view.state == "lost")
 
     def wait_for(self, predicate: Predicate, timeout: float | None = None) -> RunView | None:
         """Wait until a view satisfies the predicate; return that view, or None after timeout seconds."""
@@ -104,6 +113,11 @@ class Followed:
         self.last_id = "0-0"
         self.loaded = False
         self.seen = 0
+
+    @property
+    def resting(self) -> bool:
+        """Whether all who watch the run have seen its end and rest."""
+        return self.loaded and all(watch.resting for watch in self.watches)
 
     def show(self, view: RunView) -> None:
         """Show a new view to all that watch the run."""

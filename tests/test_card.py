@@ -24,7 +24,7 @@ from .widgets.faces import views
 
 WIDGETS = Path(display.__file__).parent
 NOW = 1_795_000_000_000
-QUEUED, RUNNING, COMPLETED = (views(NOW)[name] for name in ("queued", "running", "completed"))
+QUEUED, RUNNING, COMPLETED, FAILED = (views(NOW)[name] for name in ("queued", "running", "completed", "failed"))
 
 
 @pytest.fixture
@@ -154,27 +154,23 @@ class Shell:
         self.display_pub = self
         self.published: list[tuple[dict[str, Any], dict[str, Any], bool]] = []
 
-    def publish(self, data: dict[str, Any], transient: dict[str, Any] | None = None, update: bool = False) -> None:
+    def publish(self, data: dict[str, Any], *, transient: dict[str, Any] | None = None, update: bool = False) -> None:
         self.published.append((data, transient or {}, update))
 
 
 class Watched:
-    """A run, its follower and its watch in one."""
+    """A run and its follower in one."""
 
     id, user = "r-queued", "ada"
 
     def __init__(self, view: RunView) -> None:
         self.view = view
         self.see: Callable[[RunView], None] | None = None
-        self.closed = 0
 
-    def watch(self, run: str, see: Callable[[RunView], None]) -> Watched:
+    def watch(self, run: str, see: Callable[[RunView], None], *, rests: bool) -> None:
         assert run == self.id
+        assert rests
         self.see = see
-        return self
-
-    def close(self) -> None:
-        self.closed += 1
 
     def comes_to(self, view: RunView) -> None:
         assert self.see is not None
@@ -209,7 +205,7 @@ def test_a_run_is_shown_as_card_text_html_and_id(in_cell: Callable[..., tuple[Sh
 
 
 def test_the_end_replaces_the_bundle_once(in_cell: Callable[..., tuple[Shell, Watched]]) -> None:
-    """At the run's end, and only then, the same output comes without the widget, and the watch ends."""
+    """At the run's end, and only then, the same output comes without the widget."""
     shell, run = in_cell(QUEUED)
     run.comes_to(RUNNING)
     assert len(shell.published) == 1
@@ -219,16 +215,30 @@ def test_the_end_replaces_the_bundle_once(in_cell: Callable[..., tuple[Shell, Wa
     assert set(data) == STATIC
     assert "done" in data["text/html"]
     assert (transient, update) == (first, True)
-    assert run.closed == 1
 
 
 def test_an_ended_run_is_shown_without_a_widget(in_cell: Callable[..., tuple[Shell, Watched]]) -> None:
-    """Where nothing will move there is nothing to follow."""
+    """Where nothing moves there is nothing to follow, and one message says all."""
     shell, run = in_cell(COMPLETED)
-    ((data, transient, _),) = shell.published
+    run.comes_to(COMPLETED)
+    ((data, _, update),) = shell.published
     assert set(data) == STATIC
-    assert transient == {}
-    assert run.see is None
+    assert not update
+
+
+@pytest.mark.parametrize("first", [QUEUED, FAILED], ids=["seen to its end", "shown as it stood"])
+def test_a_run_that_is_opened_again_is_live_again(
+    in_cell: Callable[..., tuple[Shell, Watched]], first: RunView
+) -> None:
+    """After a retry the same output has the live card, and at the next end none."""
+    shell, run = in_cell(first)
+    run.comes_to(FAILED)
+    run.comes_to(QUEUED)
+    run.comes_to(RUNNING)
+    run.comes_to(COMPLETED)
+    kinds = [WIDGET in data for data, _, _ in shell.published]
+    assert kinds == ([True] if first is QUEUED else []) + [False, True, False]
+    assert len({transient["display_id"] for _, transient, _ in shell.published}) == 1
 
 
 def test_without_a_kernel_a_run_is_shown_as_it_stands(in_cell: Callable[..., tuple[Shell, Watched]]) -> None:
@@ -246,7 +256,6 @@ def test_a_fault_in_showing_stays_out_of_the_cells(
     shell.publish = None  # type: ignore[assignment, method-assign]
     run.comes_to(COMPLETED)
     assert capsys.readouterr() == ("", "")
-    assert run.closed == 1
 
 
 def test_no_display_outside_ipython(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

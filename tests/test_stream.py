@@ -218,6 +218,77 @@ def test_all_watches_share_one_connection(watched: Follower, driver: Driver, red
     wait_until(lambda: followers() == 0, 4, "the connection is closed")
 
 
+def test_many_watches_are_made_at_once(watched: Follower, store: Store, redis_client: redis.Redis) -> None:
+    """A hundred runs, their streams read by one connection and one thread, and each told of its own."""
+    for number in range(100):
+        Driver(store, f"r{number}").enqueue()
+    seen: dict[str, str] = {}
+    before = threading.active_count()
+    watches = watched.watch_all([f"r{n}" for n in range(100)], lambda view: seen.update({view.run: view.state}))
+    wait_until(lambda: len(seen) == 100, 5, "all are seen")
+    Driver(store, "r99").claim()
+    wait_until(lambda: seen["r99"] == "running", 3, "one moves")
+    assert [client["name"] for client in redis_client.client_list()].count("nbjobs-follower") == 1
+    assert threading.active_count() == before + 1
+    assert set(seen.values()) == {"queued", "running"}
+    for watch in watches:
+        watch.close()
+
+
+def cancelled(driver: Driver) -> None:
+    """Let the run end."""
+    driver.store.control(driver.run, "cancel", 10**6, now_d())
+
+
+def opened_again(driver: Driver) -> None:
+    driver.store.reopen(driver.run, 10**6, None, d=now_d())
+
+
+def test_a_watch_that_rests_holds_no_connection(watched: Follower, driver: Driver, redis_client: redis.Redis) -> None:
+    """After the end of all it watches the thread leaves; a run that is opened again in this process brings it back."""
+    seen: list[str] = []
+    watch = watched.watch(driver.enqueue().run, lambda view: seen.append(view.state), rests=True)
+    wait_until(lambda: seen, 3, "the first view")
+    cancelled(driver)
+    wait_until(lambda: watched._thread is None, 3, "the thread leaves")
+    assert seen == ["queued", "cancelled"]
+    assert "nbjobs-follower" not in [client["name"] for client in redis_client.client_list()]
+    opened_again(driver)
+    watched.stir(driver.run)
+    wait_until(lambda: seen[-1] == "queued", 3, "it is opened again")
+    driver.claim()
+    wait_until(lambda: seen[-1] == "running", 3, "it is followed")
+    watch.close()
+
+
+def test_a_watch_that_rests_hears_of_others_as_long_as_one_is_watched(
+    watched: Follower, driver: Driver, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that another process opens again is seen within a look where the thread is there, or comes."""
+    monkeypatch.setattr(stream, "LOOK", 0.05)
+    seen: list[str] = []
+    resting = watched.watch(driver.enqueue().run, lambda view: seen.append(view.state), rests=True)
+    cancelled(driver)
+    wait_until(lambda: watched._thread is None, 3, "the thread leaves")
+    opened_again(driver)
+    other = Driver(store, "r2").enqueue()
+    with watched.watch(other.run):
+        wait_until(lambda: seen[-1] == "queued", 3, "found by the look")
+    cancelled(other)
+    resting.close()
+
+
+def test_who_waits_for_a_run_that_rests_gets_what_is_true_now(watched: Follower, driver: Driver) -> None:
+    """A new watch of it is shown the run as Redis has it, not as it was at its end."""
+    resting = watched.watch(driver.enqueue().run, rests=True)
+    cancelled(driver)
+    wait_until(lambda: watched._thread is None, 3, "the thread leaves")
+    opened_again(driver)
+    with watched.watch(driver.run) as watch:
+        assert watch.wait_for(lambda view: view.state == "queued", 3)
+    resting.close()
+
+
 def test_a_wait_ends_behind_the_callbacks(watched: Follower, driver: Driver) -> None:
     """Who waits for the end finds the card drawn."""
     drawn: list[str] = []

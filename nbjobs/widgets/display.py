@@ -2,12 +2,11 @@
 
 The output is a bundle: the live card, and the same as text, as HTML and as our own type, for those who
 cannot show a widget. When the run ends the bundle is replaced, once, by one without the widget: so the
-notebook keeps how the run ended and shows it also where no kernel is.
+notebook keeps how the run ended and shows it also where no kernel is. A run that is opened again is shown live again.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 from uuid import uuid4
@@ -15,7 +14,7 @@ from uuid import uuid4
 from IPython.core.getipython import get_ipython
 
 from ..face import face
-from ..stream import Watch, follower
+from ..stream import follower
 from ..view import RunView
 from . import saved
 from .card import Card, has_ended
@@ -53,45 +52,48 @@ def card(run: Shown) -> Card:
 
 def show(run: Shown) -> None:
     """Display the run as the output of the cell that runs now."""
-    view = run.view
     shell: Any = get_ipython()
     if shell is None:
-        print(bundle(view)["text/plain"])
-        return
-    publisher = shell.display_pub
-    if has_ended(view) or getattr(shell, "kernel", None) is None:
-        publisher.publish(bundle(view))
-        return
-    live, transient = Card(view), {"display_id": f"nbjobs-{uuid4().hex}"}
-    view_type: Bundle = (live._repr_mimebundle_() or ({}, {}))[0]
-    publisher.publish({**view_type, **bundle(view)}, transient=transient)
+        print(bundle(run.view)["text/plain"])
+    elif getattr(shell, "kernel", None) is None:
+        shell.display_pub.publish(bundle(run.view))
+    else:
+        _follow(run, _Output(shell.display_pub, run.view).see)
 
-    def see(latest: RunView) -> None:
-        live.feed(latest)
-        if has_ended(latest):
-            publisher.publish(bundle(latest), transient=transient, update=True)
 
-    _follow(run, see)
+class _Output:
+    """The output of the cell that showed a run: live while the run is under way, else without a widget."""
+
+    def __init__(self, publisher: Any, view: RunView) -> None:
+        self._publisher = publisher
+        self._transient = {"display_id": f"nbjobs-{uuid4().hex}"}
+        self._card: Card | None = None
+        self._ended = has_ended(view)
+        self._publish(view, update=False)
+
+    def see(self, view: RunView) -> None:
+        """Show the run's latest view."""
+        if self._card is not None:
+            self._card.feed(view)
+        if has_ended(view) != self._ended:
+            self._ended = not self._ended
+            self._publish(view, update=True)
+
+    def _publish(self, view: RunView, *, update: bool) -> None:
+        widget: Bundle = {}
+        if not self._ended:
+            self._card = self._card or Card(view)
+            widget = (self._card._repr_mimebundle_() or ({}, {}))[0]
+        self._publisher.publish({**widget, **bundle(view)}, transient=self._transient, update=update)
 
 
 def _follow(run: Shown, see: Callable[[RunView], None]) -> None:
-    """Let `see` have every view of the run up to its end, from the follower's thread."""
-    ended = threading.Event()
-    watches: list[Watch] = []
+    """Let `see` have every view of the run, from the follower's thread."""
 
-    def once(view: RunView) -> None:
-        if ended.is_set():
-            return
-        if has_ended(view):
-            ended.set()
+    def guarded(view: RunView) -> None:
         try:
             see(view)
         except Exception:  # in a thread that is not the user's: neither end nor print
             logger.warning("The card of run %s could not be brought up to date", run.id, exc_info=True)
-        if ended.is_set():
-            for watch in watches:
-                watch.close()
 
-    watches.append(follower(run.user).watch(run.id, once))
-    if ended.is_set():  # before the watch was ours to close
-        watches[0].close()
+    follower(run.user).watch(run.id, guarded, rests=True)
