@@ -315,6 +315,8 @@ def run(settings: NbJobs, *, modules: Sequence[str] = ()) -> None:
     client = connection.sync_client(settings.redis_url or "", name="nbjobs-worker-check", retry=False)
     with contextlib.closing(client):
         connection.check(client)
+        for weakness in connection.weaknesses(client):
+            logger.warning("%s", weakness)
 
     async def serve() -> None:
         await Worker(settings).serve()

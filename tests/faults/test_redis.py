@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from nbjobs.errors import RunLost
+from nbjobs.run import Run
+
 from ..support import wait_until
 from . import jobs
 from .checker import check, check_repeats
@@ -106,6 +109,84 @@ def test_row_24_an_end_is_written_into_a_full_redis(stage: Stage) -> None:
     stage.client.config_set("maxmemory", "0")
     assert run.result(10) == "through"
     assert stage.names(run) == ["job.enqueued", "job.started", "job.completed"]
+
+
+@pytest.mark.fault(18)
+def test_row_18_a_redis_without_a_file_loses_the_run_and_all_say_so(stage: Stage) -> None:
+    """Killed and restarted it knows nothing: the run is lost to readers, its body ends, the worker goes on idly."""
+    worker = stage.worker()
+    assert "has no append-only file" in worker.said, "a worker warns at its start"
+    run = stage.enqueue(jobs.count, stage.path, 100_000, SECONDS)
+    body = stage.await_item(run, 150).pid
+    stage.server.kill()
+    stage.restart_redis()
+    check_lost(stage, run, body)
+    asked = stage.client.info("stats")["total_commands_processed"]
+    began = time.monotonic()
+    wait_until(lambda: time.monotonic() > began + 1, 5, "a second passes")
+    calm = int(stage.client.info("stats")["total_commands_processed"]) - int(asked)
+    assert calm < 200, f"the worker asked Redis {calm} times within a second, with nothing to do"
+    assert worker.process.poll() is None
+    later = stage.enqueue(jobs.count, stage.path, 10)
+    stage.await_end(later)
+    assert later.result() == 10
+
+
+@pytest.mark.fault(18)
+def test_row_18_a_redis_that_falls_back_to_its_snapshot_costs_what_came_after_it(stage: Stage) -> None:
+    """RDB alone: the run goes on from the cursor of the snapshot, and whoever follows it is told of that state."""
+    stage.worker()
+    run = stage.enqueue(jobs.count, stage.path, ITEMS, SECONDS)
+    stage.await_item(run, 100)
+    remembered = int(stage.fields(run)["done"])
+    stage.client.save()
+    stage.await_item(run, 300)
+    stage.server.kill()
+    stage.restart_redis()
+    stage.await_end(run)
+    check(stage, run, ITEMS, lives=2)
+    again = {line.item for line in stage.ledger.repeats(run.id, "count")}
+    assert again and min(again) >= remembered, f"{min(again)} was done again, the snapshot knew {remembered} items"
+    assert again == set(range(min(again), max(again) + 1)), "only what the snapshot did not know is done again"
+    assert stage.fields(run)["crashes"] == "0"
+
+
+@pytest.mark.fault(28)
+def test_row_28_forgotten_scripts_are_loaded_again(stage: Stage) -> None:
+    """SCRIPT FLUSH again and again in the middle of a run: no item is done twice, nobody gives up."""
+    stage.worker()
+    run = stage.enqueue(jobs.count, stage.path, ITEMS, SECONDS)
+    for item in range(50, 400, 50):
+        stage.await_item(run, item)
+        stage.client.script_flush()
+    stage.await_end(run)
+    check(stage, run, ITEMS)
+    assert check_repeats(stage, run) == {1: 0}
+    assert stage.fields(run)["attempt"] == "1"
+
+
+@pytest.mark.fault(28)
+def test_row_28_a_flushed_redis_has_lost_the_run(stage: Stage) -> None:
+    """FLUSHALL in the middle of a run: readers say so, the body ends, and the worker takes the next run."""
+    worker = stage.worker()
+    run = stage.enqueue(jobs.count, stage.path, 100_000, SECONDS)
+    body = stage.await_item(run, 150).pid
+    stage.client.flushall()
+    check_lost(stage, run, body)
+    assert worker.process.poll() is None
+    later = stage.enqueue(jobs.count, stage.path, 10)
+    stage.await_end(later)
+    assert later.result() == 10
+
+
+def check_lost(stage: Stage, run: Run, body: int) -> None:
+    """Readers say that the run is lost, and its body has ended; nothing of it is written any more."""
+    wait_until(lambda: run.state == "lost", PATIENCE, "its state is told")
+    wait_until(lambda: stage.transcripts[run.id].last.state == "lost", 10, "whoever follows it is told")
+    with pytest.raises(RunLost, match=run.id):
+        run.result(timeout=10)
+    wait_until(lambda: _still_for(stage, run.id) > 1, 10, f"the body in process {body} ends: {stage.logs()}", every=0.1)
+    assert not stage.client.exists(stage.keys.run(run.id), stage.keys.events(run.id))
 
 
 def _refusals(stage: Stage) -> int:
