@@ -48,6 +48,7 @@ _SHORT = 1.0  # seconds of a run that need no view, ...
 _FEW = 50  # ... if it has had no more state events
 _RESULTS = 500  # of `step.map` in a commit; the store takes 1,000
 _RESULT_BYTES = 1024 * 1024  # of them, more or less
+_OFF = 250_000_000  # ns that a stamp may be off Redis' time, as after the machine was suspended
 _HOLD = 1.0  # seconds after which an unanswered commit holds the loop
 _log = logging.getLogger("nbjobs.journal")
 
@@ -162,7 +163,7 @@ class Journal:
         self._started = time.monotonic()
         self._shortest = interval
         self._interval = interval
-        self.ahead_ns = claim.now * 1_000_000 - time.time_ns()
+        self._origin = claim.now * 1_000_000 - time.monotonic_ns()
         self._c = claim.c
         self._n = claim.n
         self._state = "running"
@@ -222,7 +223,7 @@ class Journal:
 
     def note(self, event: Event) -> None:
         """Take an event of the body along; beyond 50 a second only the latest of each name."""
-        event = replace(event, timestamp=event.timestamp + self.ahead_ns)
+        event = replace(event, timestamp=self.now_ns())
         with self.continuation.lock:
             if self._is_allowed():
                 self._pending.append(("o", event.name, events.encode(event)))
@@ -401,6 +402,9 @@ class Journal:
             _log.warning("The commit of run %s was refused (%s): another holds it.", self._claim.run, reply.code)
             self.stop("fenced")
             return
+        heard = reply.now * 1_000_000 - time.monotonic_ns()
+        if abs(heard - self._origin) > _OFF:
+            self._origin = heard
         if reply.n != self._n:  # a control came between: its event is not in the view yet
             self._n, self._state = reply.n, reply.state
             self.view = self.view and self._load()
@@ -416,6 +420,10 @@ class Journal:
         finally:
             self._sent_at = None
 
+    def now_ns(self) -> int:
+        """Return the time of Redis, as far as it is known: whoever sets this machine's clock does not change it."""
+        return time.monotonic_ns() + self._origin
+
     # -- events --------------------------------------------------------------------------------------------------
 
     def _event(self, name: str, payload: dict[str, Any]) -> Event:
@@ -425,7 +433,7 @@ class Journal:
             payload={**head, **payload},
             tags=self.tags,
             context=events.get_context() or self._context,
-            timestamp=time.time_ns() + self.ahead_ns,
+            timestamp=self.now_ns(),
             source_location=None,
         )
 
@@ -442,7 +450,7 @@ class Journal:
         return ("p", "job.progress", events.encode(event))
 
     def _meta(self, ended: Ended) -> str:
-        now = (time.time_ns() + self.ahead_ns) // 1_000_000
+        now = self.now_ns() // 1_000_000
         meta = {
             "name": ended.name,
             "started": now - round(ended.duration),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,7 @@ class Attempt:
     @property
     def ahead_ns(self) -> int:
         """How far Redis' clock, by which its events are stamped, is ahead of this process's."""
-        return self.journal.ahead_ns
+        return self.journal.now_ns() - time.time_ns()
 
     def stop(self, reason: str) -> None:
         """Ask the body to stop at its next checkpoint. May be called from any thread."""
@@ -136,7 +137,7 @@ class Attempt:
             try:
                 job, args, kwargs = self._prepare()
                 with self._performing(job):
-                    value = job.fn(*args, **kwargs)
+                    value = _called(job, args, kwargs)
                     self.continuation.finish()
             except KeyboardInterrupt as error:  # only where the caller's own process runs the body
                 self._end(error)
@@ -157,7 +158,7 @@ class Attempt:
                 if self._tell_resumed():
                     await beside(self.journal.checkpoint)
                 with self._performing(job):
-                    value = await _within(job.policy.timeout, job.fn(*args, **kwargs))
+                    value = await _within(job.policy.timeout, _called(job, args, kwargs))
                     await self.continuation.afinish()
             except GeneratorExit:  # nobody waits for it any more, and nothing can be awaited
                 raise
@@ -286,6 +287,23 @@ class Attempt:
         if not reply.ok:
             return Outcome("fenced", reply.state, f"the end was refused: {reply.code}")
         return Outcome(ending.outcome, reply.state, str(payload.get("description", "")))
+
+
+def _called(job: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Call the job's function, with what was right for it when the run was enqueued."""
+    try:
+        return job.fn(*args, **kwargs)
+    except TypeError as error:
+        signature = inspect.signature(job.fn)
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError:
+            raise StepsChanged(
+                f"The run's arguments do not fit the job as it is now: {error}.",
+                stored=[", ".join([f"{len(args)} arguments", *(f"{name}=" for name in kwargs)])],
+                found=[f"{job.name}{signature}"],
+            ) from error
+        raise
 
 
 async def _within(timeout: float | None, body: Awaitable[Any]) -> Any:

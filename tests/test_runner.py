@@ -394,6 +394,17 @@ def test_what_is_around_an_attempt_runs_each_time() -> None:
         body.enqueue().result()
 
 
+def test_a_type_error_of_the_body_is_an_error_like_others() -> None:
+    """Only arguments that do not fit the function mean that the code has changed."""
+
+    @job
+    def adds(x: int) -> int:
+        return x + "1"  # type: ignore[operator]
+
+    with pytest.raises(RunFailed, match="TypeError: unsupported operand"):
+        adds.enqueue(1).result()
+
+
 @pytest.mark.parametrize("retries", [[], [Retry(TimeoutError, wait=0, attempts=2)]])
 def test_a_timeout_ends_an_attempt_like_an_error(retries: list[Retry]) -> None:
     """At the next checkpoint; ``retry_on=TimeoutError`` catches it."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from nbjobs import context
 from nbjobs.jobs import job
+from nbjobs.retries import Retry
 from nbjobs.stepping import step
 
 from . import failpoints
@@ -89,3 +90,35 @@ def gated(path: str, gate: str) -> str:
     while not Path(gate).exists():
         time.sleep(0.01)
     return "through"
+
+
+@job
+def rugged(path: str, total: int) -> int:
+    """Ends its process at each tenth item, when it comes there for the first time."""
+    for item in step.each("count", range(total), every=1):
+        first = not any(line.item == item for line in Ledger(path).lines(context.carrier()._claim.run, "count"))
+        write(path, "count", item)
+        if first and item % 10 == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return total
+
+
+def walk(path: str, names: list[str], hurry: str) -> str:
+    """Steps of these names; the one called ``load`` is a loop, which takes no time once the file ``hurry`` is there."""
+    for name in names:
+        if not name.startswith("load"):
+            step(name, write, path, name, 0)
+            continue
+        for item in step.each(name, range(1000), every=1):
+            if not Path(hurry).exists():
+                work(0.03)
+            write(path, name, item)
+    return "done"
+
+
+@job(retry_on=[Retry(OSError, wait=1.0, jitter=0)])
+def fails_once(path: str) -> None:
+    """Fails in its first attempt, and is tried again after a second."""
+    write(path, "start", 0)
+    if len(Ledger(path).lines(context.carrier()._claim.run, "start")) == 1:
+        raise OSError("the disk was busy")

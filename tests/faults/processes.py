@@ -28,15 +28,19 @@ class Worker:
         url: of Redis.
         log: a file for its stderr.
         points: faults that it and its children are to meet.
+        path: where it finds further modules.
         settings: by name.
     """
 
-    def __init__(self, url: str, log: Path, *, points: list[Point] | None = None, **settings: Any) -> None:
+    def __init__(
+        self, url: str, log: Path, *, points: list[Point] | None = None, path: Path | None = None, **settings: Any
+    ) -> None:
         self.log = log
         module = "tests.faults.launcher" if points else "nbjobs"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("NBJOBS_")}
         environment |= {f"NBJOBS_{name.upper()}": str(value) for name, value in settings.items()}
         environment |= {"NBJOBS_REDIS_URL": url, "PYTHONUNBUFFERED": "1"} | failpoints.environment(points or [])
+        environment |= {"PYTHONPATH": str(path)} if path is not None else {}
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, "worker"],

@@ -60,12 +60,18 @@ class Stage:
     # -- actors ----------------------------------------------------------------------------------------------
 
     def worker(
-        self, *, url: str = "", points: list[Point] | None = None, ready: bool = True, **settings: Any
+        self,
+        *,
+        url: str = "",
+        points: list[Point] | None = None,
+        path: Path | None = None,
+        ready: bool = True,
+        **settings: Any,
     ) -> Worker:
         """Start a worker; by default return when it takes runs."""
         log = self.folder / f"worker-{len(self.workers) + 1}.log"
         usual = {"queue": QUEUE, "lease": LEASE, "renew": RENEW, "sweep": SWEEP, "children": 1, "grace": 10}
-        worker = Worker(url or self.server.url, log, points=points, **{**usual, **settings})
+        worker = Worker(url or self.server.url, log, points=points, path=path, **{**usual, **settings})
         self.workers.append(worker)
         if ready:
             self.wait_for(worker)
