@@ -92,6 +92,8 @@ class ChildHandle:
     def begin(self, claim: Claim) -> Running:
         """Gives it a run."""
         running = Running(claim, self._on_output)
+        if not self.runs:
+            self.last_lines.clear()  # what was printed before is not for this run's owner
         self.runs[claim.owner] = running
         self.served += 1
         self.kind = claim.kind
@@ -222,10 +224,11 @@ class ChildHandle:
         )
 
     def _printed(self, lines: list[Line]) -> None:
-        self.last_lines.extend(line.text for line in lines)
         if len(self.runs) == 1:
             next(iter(self.runs.values())).printed(lines)
-        elif self.runs:
+            return
+        self.last_lines.extend(line.text for line in lines)
+        if self.runs:
             self._on_output(None, lines)
 
     def _on_printed(self, pipe: Pipe) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cloudpickle
 import msgspec
 
+from . import shown
 from .errors import CodeRefused, JobNotFound, NotData, TooLarge
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def find(name: str) -> Any:
     except Exception as error:
         raise JobNotFound(
             f"The module {module_name!r} of the job {name} cannot be imported by the worker: "
-            f"{type(error).__name__}: {error}. Install it there, or start the worker where it is importable."
+            f"{type(error).__name__}: {shown.message(error)}. "
+            "Install it there, or start the worker where it is importable."
         ) from error
     found = getattr(found, qualname, None)
     if found is None:
@@ -131,7 +133,7 @@ def load(data: bytes) -> Any:
         job = cloudpickle.loads(packed.pickle)
     except Exception as error:
         raise JobNotFound(
-            f"The job {packed.name} cannot be loaded by the worker: {type(error).__name__}: {error}. "
+            f"The job {packed.name} cannot be loaded by the worker: {type(error).__name__}: {shown.message(error)}. "
             "Install there what it imports."
         ) from error
     vars(main).update({key: value for key, value in job.fn.__globals__.items() if not key.startswith("__")})

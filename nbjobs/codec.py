@@ -54,6 +54,7 @@ RESULT_LIMIT = 1024 * 1024
 MAX_DEPTH = 100
 _SAFE_INT = 2**53
 _PATH = type(Path())
+_PLAIN_KEYS = (str, int, float, bytes, date, Decimal, UUID, type(None))
 _ACCEPTED = (
     "None bool int float str bytes date time datetime timedelta Decimal UUID Path tuple list set dict, "
     "dataclasses and msgspec Structs"
@@ -194,7 +195,9 @@ class _Packer:
                 plain = plain and type(packed_key) is str
                 pairs.append((packed_key, self.pack(item)))
             except _Refusal as refusal:
-                refusal.parts.append(f"[{preview(key, 40)}]")
+                # The repr of somebody's class may tell anything.
+                shown = preview(key, 40) if isinstance(key, _PLAIN_KEYS) else type(key).__name__
+                refusal.parts.append(f"[{shown}]")
                 raise
         self.depth -= 1
         if plain and not (len(pairs) == 1 and pairs[0][0].startswith("$")):

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from . import codec
+from . import codec, shown
 from .errors import BadData, ContinuationError, Interrupt, NotData, ResumeLimitError, StepsChanged, TooLarge
 from .journal import Ending
 from .retries import Retry, first_match
@@ -74,7 +74,7 @@ class Facts(NamedTuple):
 
 def after_return(value: Any) -> Ending:
     """Return the ending of a body that returned ``value``; one that is no data is not kept, only shown."""
-    payload: dict[str, Any] = {"result_preview": codec.preview(value) if value is not None else ""}
+    payload: dict[str, Any] = {"result_preview": shown.value(value) if value is not None else ""}
     try:
         return Ending("completed", payload, result=codec.encode(value, what="result", limit=codec.RESULT_LIMIT))
     except (NotData, TooLarge) as why:
@@ -117,8 +117,16 @@ def exception(error: BaseException) -> dict[str, str]:
         del frames[0]
     if frames:
         told.stack = traceback.StackSummary.from_list(frames)
-    text = "".join(told.format())
-    return {"type": type(error).__name__, "message": str(error)[:4096], "traceback": text[-12_000:]}
+    text = "".join(map(_masked, told.format()))
+    return {"type": type(error).__name__, "message": shown.message(error), "traceback": text[-12_000:]}
+
+
+def _masked(part: str) -> str:
+    """Return a part of a traceback without secrets; the name of an error's class is no name of a parameter."""
+    name, colon, message = part.partition(": ")
+    if colon and name.replace(".", "").isidentifier():
+        return f"{name}{colon}{shown.masked(message)}"
+    return shown.masked(part)
 
 
 def _released(error: BaseException, facts: Facts) -> Ending:

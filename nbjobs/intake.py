@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from . import shown
 from .plain import clean_text
 
 LARGEST = 2**62
@@ -124,13 +125,13 @@ def moment(nanoseconds: object) -> int:
 
 def short(value: object) -> str:
     """An event's cursor as it is shown: its JSON text, cut."""
-    return "" if value is None else text(_write(value).decode(errors="replace"))
+    return "" if value is None else shown.masked(text(_write(value).decode(errors="replace")))
 
 
 def packed(stored: str | None) -> str:
     """The run's stored cursor as it is shown: the JSON text of its value, without reading that as data."""
     try:
-        return text(bytes(_packed(stored)["v"]).decode(errors="replace")) if stored else ""
+        return shown.masked(text(bytes(_packed(stored)["v"]).decode(errors="replace"))) if stored else ""
     except (ValueError, KeyError, RecursionError, msgspec.MsgspecError):
         return ""
 

@@ -29,6 +29,11 @@ _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u206
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNWANTED = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff{_BIDI}]")
 _SECRET = re.compile("passw|secret|token|key|pwd|user")
+_NAMED = re.compile(r"""(['"]?)(?P<name>[\w.-]{1,64})\1\s*[=:]\s*""")
+_QUOTED = r"""[bruf]{0,2}(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)"""
+_LITERAL = re.compile(rf"""(?!['"]?\[FILTERED){_QUOTED}""")
+_VALUE = re.compile(rf"""(?!['"]?\[FILTERED)(?:{_QUOTED}|[^\s,;&)\]}}'"]+)""")
+_URL_PASSWORD = re.compile(r"""(?<=://)([^/\s:@'"]*):[^/\s'"]*@(?=[^/\s@])""")
 _BREAKS = re.compile("\r\n?|[\u2028\u2029]")
 
 
@@ -225,7 +230,8 @@ class _Plain:
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             names = tuple(field.name for field in dataclasses.fields(value))
         else:
-            return self.string(safe_repr(value))
+            text = safe_repr(value)
+            return self.string(text if self.hides is None else masked(text, self.hides))
         shown = {name: getattr(value, name, None) for name in names}
         return self.nested(value, path, level, lambda _, p, n: self.mapping(shown, p, n))
 
@@ -237,6 +243,35 @@ def _big(number: int) -> str:
     except ValueError:
         text = hex(number)
         return text if len(text) <= 200 else f"{text[:200]}…(+{len(text) - 200:,} digits)"
+
+
+def masked(text: str, hides: Hides) -> str:
+    """Return a text for people without the secrets that can be told from it: values of names, passwords of URLs.
+
+    In what looks like a line of source code only literals are hidden.
+
+    Args:
+        text: of an error, or an object's repr.
+        hides: for a name, whether its value is hidden.
+
+    >>> masked("no postgres://ada:hunter2@db/shop (password=x, port=1)", lambda name: name == "password")
+    'no postgres://ada:[FILTERED]@db/shop (password=[FILTERED], port=1)'
+    """
+    if "://" in text:
+        text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
+    if "=" not in text and ":" not in text:
+        return text
+    lines = text.split("\n")
+    return "\n".join(_masked_line(line, hides, _LITERAL if line.startswith("    ") else _VALUE) for line in lines)
+
+
+def _masked_line(line: str, hides: Hides, value: re.Pattern[str]) -> str:
+    parts, at = [], 0
+    for named in _NAMED.finditer(line):
+        if named.start() >= at and hides(named["name"]) and (found := value.match(line, named.end())):
+            parts += [line[at : named.end()], MASK]
+            at = found.end()
+    return "".join(parts) + line[at:]
 
 
 def masked_url(url: str) -> str:

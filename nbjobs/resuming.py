@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
-from . import codec
+from . import shown
 from .inputs import INDEXED, is_array, iterated
 from .places import fingerprint
 from .steps import Cursor
@@ -102,7 +102,7 @@ def check_fingerprint(run: Judge, step: Step, item: Any, number: int | None = No
             f"The items of step '{step.name}' have changed: item {number:,}, the last one done, is another now. "
             "Going on would skip items or repeat them.",
             stored=f"{step.name}: {number:,} done, the last one with fingerprint {expected}",
-            found=f"{step.name}: item {number:,} is {codec.preview(item, 80)}",
+            found=f"{step.name}: item {number:,} is {shown.value(item, 80)}",
         )
 
 
@@ -125,7 +125,7 @@ def check_key(run: Judge, step: Step, *, again: bool) -> None:
         step: its loop.
         again: whether the items can be asked for a second time.
     """
-    key = codec.preview(step.stored.value, 80)
+    key = shown.value(step.stored.value, 80)
     if not run.accepted or not again:
         run.changed(
             f"The items of step '{step.name}' have changed: none has the key {key}, that of the last one done. "

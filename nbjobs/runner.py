@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import code, codec, context, continuation, endings, events, reading, view
+from . import code, codec, context, continuation, endings, events, reading, shown, view
 from .beside import beside, beside_to_the_end
 from .callbacks import Attempted
 from .continuation import Continuation
@@ -299,7 +299,7 @@ def _called(job: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
             signature.bind(*args, **kwargs)
         except TypeError:
             raise StepsChanged(
-                f"The run's arguments do not fit the job as it is now: {error}.",
+                f"The run's arguments do not fit the job as it is now: {shown.message(error)}.",
                 stored=[", ".join([f"{len(args)} arguments", *(f"{name}=" for name in kwargs)])],
                 found=[f"{job.name}{signature}"],
             ) from error

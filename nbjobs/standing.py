@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator
 from typing import Any, NoReturn, TypeVar
 
-from . import codec
+from . import shown
 from .beside import beside
 from .errors import Interrupt, InvalidStepError
 from .leaving import Halt, OpenLoop
@@ -181,7 +181,7 @@ class Standing:
             interrupted = isinstance(error, Interrupt)
             payload = self._outcome(step, interrupted=interrupted)
             if not interrupted:
-                told = {"type": type(error).__name__, "message": str(error)}
+                told = {"type": type(error).__name__, "message": shown.message(error)}
                 payload["exception"] = told if item is None else {**told, "item": item}
             self._advanced = self._advanced or (step is self.current and step.advanced)
             self._stand_still(step)
@@ -203,7 +203,7 @@ class Standing:
             expected = {KEY: "no key", ITER_FROM: "no cursor of iter_from"}.get(kind, "no count of items")
             self.changed(
                 f"Step '{step.name}' is {found} now, and what is stored of it is {expected}.",
-                stored=f"{step.name}: cursor {codec.preview(stored, 80)}",
+                stored=f"{step.name}: cursor {shown.value(stored, 80)}",
                 found=f"{step.name}: {found}",
             )
         return fits

@@ -16,7 +16,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol
 
-from . import codec
+from . import shown
 from .cursors import COUNT, ITER_FROM, KEY, MAP, Cursor, as_kept, check_cursor, pack_cursor, successor, unpack_cursor
 from .errors import ContinuationError
 
@@ -226,7 +226,7 @@ class Step:
         >>> Step("load", None, start=Cursor(5)).description
         "at 'load', cursor 5"
         """
-        return f"at {self.name!r}, cursor {codec.preview(self.cursor, 60)}"
+        return f"at {self.name!r}, cursor {shown.value(self.cursor, 60)}"
 
 
 class Nowhere:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbjobs.plain import MASK, clean_text, json_safe, masked_url, preview, safe_repr
+from nbjobs.plain import MASK, clean_text, json_safe, masked, masked_url, preview, safe_repr
 
 from .test_codec import DATA
 from .test_keys import ANY_CHARACTER
@@ -166,6 +166,32 @@ def test_secrets_are_hidden_at_any_depth() -> None:
         "a": [{"user": "ada", "password": MASK}, {"token": MASK, "size": 1}],
         "password": MASK,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("password: hunter2, user=ada", "password: [FILTERED], user=ada"),
+        ("ValueError: token = abc; n: 1", "ValueError: token = [FILTERED]; n: 1"),
+        ("{'my_token': 'a b', \"n\": 1}", "{'my_token': [FILTERED], \"n\": 1}"),
+        ("<Vault password='x' token=\"a: b, token=c\">", "<Vault password=[FILTERED] token=[FILTERED]>"),
+        ("<Vault password='cut off…", "<Vault password=[FILTERED]"),
+        ("no redis://:p@ss@host/0 and https://a/b?c=d", "no redis://:[FILTERED]@host/0 and https://a/b?c=d"),
+        ("    login(password=pw, token='x')", "    login(password=pw, token=[FILTERED])"),
+        ("token=[FILTERED] password='[FILTERED]'", "token=[FILTERED] password='[FILTERED]'"),
+        ("token", "token"),
+    ],
+)
+def test_secrets_in_texts_are_hidden_where_they_can_be_told(text: str, shown: str) -> None:
+    """Values of names that are hidden, and passwords of URLs; of source code only literals."""
+    assert masked(text, lambda name: "token" in name or "password" in name) == shown
+
+
+@given(st.text(ANY_CHARACTER))
+def test_any_text_can_be_masked(text: str) -> None:
+    """It stays a text, and masked once it is masked."""
+    once = masked(text, lambda name: True)
+    assert masked(once, lambda name: True) == once
 
 
 @given(st.text(ANY_CHARACTER))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from .. import shown
 from ..events import reporter
 from ..plain import clean_text, preview
 
@@ -90,7 +91,7 @@ def line(event: Event) -> str:
         parts.append(f"run={_shown(run)}")
     parts += _pairs((key, value) for key, value in values.items() if key not in ("job", "job_id"))
     if event.tags:
-        parts.append(f"[{' '.join(_pairs(event.tags.items()))}]")
+        parts.append(f"[{' '.join(_pairs(reporter.filtered(dict(event.tags)).items()))}]")
     text = " ".join(parts)
     return text if len(text) <= _LINE else text[: _LINE - 1] + "…"
 
@@ -111,7 +112,7 @@ def _shown(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, str) and value.isprintable() and value and " " not in value:
         return _word(value)
-    return preview(value, _VALUE)
+    return shown.value(value, _VALUE)
 
 
 def _word(text: str) -> str:
