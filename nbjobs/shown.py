@@ -15,8 +15,8 @@ MESSAGE_LIMIT = 4096
 def value(found: Any, width: int = 200) -> str:
     """Return one line that shows a value.
 
-    >>> value({"rows": 3, "password": "hunter2"})
-    "{'rows': 3, 'password': [FILTERED]}"
+    >>> print(value({"rows": 3, "password": "hunter2"}))
+    {'password': [FILTERED], 'rows': 3}
     """
     return masked(plain.preview(found, width))
 
