@@ -58,7 +58,7 @@ def reopen(user: str, run: str, from_step: str | None) -> str:
         if n is None:
             raise RunLost(f"Redis has no run {run} of {user}.", run=run)
         ordinal = None if from_step is None else _ordinal(store, run, from_step, int(steps or 0), step or "")
-        reply: Reply = store.reopen(run, int(n), ordinal, d=_event(user, run, from_step=from_step))
+        reply: Reply = store.reopen(run, int(n), ordinal, d=_event(user, run, from_step=from_step, ordinal=ordinal))
         if reply.code == "AGAIN":
             continue
         if reply.code == "STATE" and reply.state == "completed":

@@ -16,10 +16,13 @@ from statistics import median_low
 import msgspec
 
 from . import phrases, words
+from .actions import Action, actions
 from .phrases import Clock, Fact
 from .runview import ENDED, HELD, RunView, StepView
 
-__all__ = ["Bar", "Clock", "Face", "FaceStep", "Fact", "Threshold", "face", "schema"]
+__all__ = ["Action", "Bar", "Clock", "Face", "FaceStep", "Fact", "Threshold", "face", "schema"]
+
+SHOWN_DONE = 3  # done steps of a long list that are shown before anybody asks for the others
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -38,13 +41,18 @@ class Threshold(msgspec.Struct, frozen=True):
     text: str
 
 
-class FaceStep(msgspec.Struct, frozen=True):
-    """One line of the list of steps."""
+class FaceStep(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the list of steps; `state` is running, done, stopped, failed or coming.
+
+    Of the one under way `since` (ms) tells how long it has been so.
+    """
 
     name: str
     state: str
+    title: str
     duration: str = ""
     note: str = ""
+    since: int = 0
 
 
 class Face(msgspec.Struct, frozen=True):
@@ -74,6 +82,8 @@ class Face(msgspec.Struct, frozen=True):
     updated: int
     ended: bool
     steps: tuple[FaceStep, ...]
+    earlier: str
+    actions: tuple[Action, ...]
     schema: int = 1
 
 
@@ -142,7 +152,9 @@ def face(view: RunView, *, now: int | None = None) -> Face:
         begun=view.enqueued,
         updated=view.updated,
         ended=view.state in ENDED or view.state == "lost",
-        steps=tuple(map(_step, view.steps)),
+        steps=(*(_step(step, view) for step in view.steps), *_coming(view)),
+        earlier=_earlier(view),
+        actions=actions(view),
     )
 
 
@@ -202,9 +214,28 @@ def _aria(headline: str, percent: str, remaining: str) -> str:
     return ", ".join(parts)
 
 
-def _step(step: StepView) -> FaceStep:
+def _step(step: StepView, view: RunView) -> FaceStep:
     note = step.note
     done, total = step.done, step.total or 0
     if done is not None and done < total and not note and step.state != "running":
         note = f"{words.count(done)} of {words.count(total)}"
-    return FaceStep(step.name, step.state, "" if step.ms is None else words.lasted(step.ms / 1000), note)
+    running = step.state == "running"
+    since = view.step_began if running and view.in_step and step.name == view.step else 0
+    state = "stopped" if running and not since else step.state
+    duration = "" if step.ms is None else words.lasted(step.ms / 1000)
+    return FaceStep(step.name, state, words.title(step.name), duration, note, since)
+
+
+def _coming(view: RunView) -> tuple[FaceStep, ...]:
+    """The declared steps behind the last one that was met."""
+    if view.state in ("completed", "lost"):
+        return ()
+    met = {step.name for step in view.steps}
+    last = max((i for i, name in enumerate(view.declared) if name in met), default=-1)
+    return tuple(FaceStep(name, "coming", words.title(name)) for name in view.declared[last + 1 :])
+
+
+def _earlier(view: RunView) -> str:
+    """What stands for the done steps where only the last ones are shown."""
+    hidden = view.ended_steps - SHOWN_DONE
+    return words.plural(hidden, "earlier step") if hidden > 1 else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -24,7 +25,7 @@ from .keys import Keys
 from .reading import PAGE, Entry
 from .view import ENDED
 
-__all__ = ["Gap", "LogLine", "aevents", "alogs", "events", "logs"]
+__all__ = ["Gap", "LogLine", "Tail", "aevents", "alogs", "events", "logs"]
 
 _BLOCK = 1000  # ms, well below the connection's timeout
 _LAST_WORDS = 1000  # ms after a run's end in which its worker writes what the body printed at last
@@ -96,6 +97,40 @@ def logs(client: Client, keys: Keys, run: str, *, follow: bool = False) -> Itera
 def alogs(keys: Keys, run: str, *, follow: bool = False) -> AsyncIterator[LogLine | Gap]:
     """As `logs`, for asyncio, on a connection of its own."""
     return _Reader(keys.log(run), keys.run(run), _Lines(), follow=follow).aread()
+
+
+class Tail:
+    """The last lines of a run's output, as they come.
+
+    Args:
+        keys: of the run's user.
+        run: its id.
+        limit: how many lines are kept.
+
+    Attributes:
+        lines: the last ones.
+        seen: how many lines there were so far.
+    """
+
+    def __init__(self, keys: Keys, run: str, limit: int = 200) -> None:
+        self.lines: deque[LogLine] = deque(maxlen=limit)
+        self.seen = 0
+        self._key = keys.log(run)
+        self._last = ""
+
+    def read(self, client: Client) -> bool:
+        """Take what has come since; return whether anything has."""
+        ask: Any = client.execute_command
+        with translated(client):
+            if self._last:
+                page = ask("XRANGE", self._key, f"({self._last}", "+", "COUNT", PAGE)
+            else:
+                page = ask("XREVRANGE", self._key, "+", "-", "COUNT", self.lines.maxlen)[::-1]
+        for self._last, entry in page:
+            lines, total = _logged(entry)
+            self.lines += [LogLine(*line) for line in lines]
+            self.seen = max(self.seen, total)
+        return bool(page)
 
 
 class _Source(Protocol):
@@ -177,17 +212,22 @@ class _Lines:
 
     def take(self, id: str, entry: Mapping[str, str]) -> Iterator[LogLine | Gap]:
         """Yield what one entry tells."""
-        try:
-            lines = msgspec.json.decode(entry.get("d", "[]"), type=list[tuple[str, str, int]])
-        except msgspec.MsgspecError:
-            lines = []  # written by another version: its count tells what is missing
-        total = int(entry.get("t") or 0)
+        lines, total = _logged(entry)
         missed = total - len(lines) - self._seen
         self._seen = max(total, self._seen)
         if missed > 0:
             yield Gap(missed)
         for stream, text, at in lines:
             yield LogLine(stream, text, at)
+
+
+def _logged(entry: Mapping[str, str]) -> tuple[list[tuple[str, str, int]], int]:
+    """The lines of a log's entry, and how many there were up to its end."""
+    try:
+        lines = msgspec.json.decode(entry.get("d", "[]"), type=list[tuple[str, str, int]])
+    except msgspec.MsgspecError:
+        lines = []  # written by another version: its count tells what is missing
+    return lines, int(entry.get("t") or 0)
 
 
 class _Reader:

@@ -41,6 +41,7 @@ class Payload(msgspec.Struct, frozen=True):
     failures: Any = None
     op: Any = None
     from_step: Any = None
+    ordinal: Any = None
     cpu_seconds: Any = None
     peak_memory: Any = None
     result_preview: Any = None

@@ -162,9 +162,9 @@ def note(view: RunView) -> str:
     if "changed" in view.marks and state == "paused":
         return "code or data changed: accept or restart"
     if state in _WAITING or state == "dead" or (state == "running" and _fresh(view)):
-        reason = _AFTER.get(view.after)
-        if reason and not (view.after == "error" and state != "running"):
-            return f"after: {reason}{f' ({view.signal})' if view.signal else ''}"
+        told = reason(view.after, view.signal)
+        if told and not (view.after == "error" and state != "running"):
+            return f"after: {told}"
     if view.dropped:
         return f"{words.plural(view.dropped, 'event')} thinned out"
     if state == "completed" and view.result:
@@ -172,6 +172,16 @@ def note(view: RunView) -> str:
     if "not-kept" in view.marks:
         return "a value was not kept"
     return ""
+
+
+def reason(after: str, signal: str = "") -> str:
+    """Why an attempt ended, in words; nothing where it is not known.
+
+    >>> reason("child_died", "SIGKILL"), reason("no such reason")
+    ('its process died (SIGKILL)', '')
+    """
+    told = _AFTER.get(after, "")
+    return f"{told} ({signal})" if told and signal else told
 
 
 def error(view: RunView) -> str:

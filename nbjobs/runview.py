@@ -19,7 +19,8 @@ HELD = frozenset(("running", "pausing", "cancelling"))
 ENDED = frozenset(("completed", "failed", "cancelled", "dead"))
 STATES = WAITING | HELD | ENDED | {"lost"}
 VIEW_LIMIT = 16 * 1024
-MAX_STEPS, MAX_SAMPLES, MAX_GAPS = 50, 20, 20
+MAX_STEPS, MAX_SAMPLES, MAX_GAPS, MAX_ATTEMPTS = 50, 20, 20, 20
+SHORT = 60  # characters of the texts of an attempt
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -34,6 +35,24 @@ class StepView(msgspec.Struct, frozen=True, omit_defaults=True):
     done: Count | None = None
     total: Count | None = None
     note: str = ""
+
+
+class AttemptView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One attempt: where it went on (`step`, `done`, `cursor`), and how it ended (`reason`; 0: it has not).
+
+    `first` is when its first step began: before that its body was on the way there.
+    """
+
+    no: Count
+    began: Count
+    first: Count = 0
+    ended: Count = 0
+    step: str = ""
+    done: Count | None = None
+    cursor: str = ""
+    worker: str = ""
+    reason: str = ""
+    signal: str = ""
 
 
 class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -83,6 +102,7 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     gaps: tuple[Count, ...] = ()
     committed: Count = 0
     # how it came here
+    attempts: tuple[AttemptView, ...] = ()
     resumed_at: Count | None = None
     resumed_total: Count | None = None
     resumed_step: str = ""
@@ -134,8 +154,13 @@ def dump(view: RunView) -> str:
     for keep in (25, 10, 3):
         if len(data) <= VIEW_LIMIT:
             break
-        declared = view.declared if keep > 3 else ()
-        view = replace(view, steps=view.steps[-keep:], traceback=view.traceback[-40 * keep :], declared=declared)
+        view = replace(
+            view,
+            steps=view.steps[-keep:],
+            declared=view.declared if keep > 3 else (),
+            attempts=view.attempts[-keep:],
+            traceback=view.traceback[-40 * keep :],
+        )
         data = _write(view)
     return data.decode()
 
@@ -169,12 +194,19 @@ def _scrubbed(view: RunView) -> RunView:
         replace(step, name=text(step.name), state=text(step.state, 40), note=text(step.note))
         for step in view.steps[-MAX_STEPS:]
     )
+    attempts = tuple(
+        replace(
+            one, **{name: text(getattr(one, name), SHORT) for name in ("step", "cursor", "worker", "reason", "signal")}
+        )
+        for one in view.attempts[-MAX_ATTEMPTS:]
+    )
     marks = tuple(text(mark, 40) for mark in view.marks[:8])
     return replace(
         view,
         **changes,
         steps=steps,
         declared=names(view.declared),
+        attempts=attempts,
         marks=marks,
         samples=view.samples[-MAX_SAMPLES:],
         gaps=view.gaps[-MAX_GAPS:],

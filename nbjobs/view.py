@@ -20,11 +20,14 @@ from .intake import Payload, decode, error_fields, millis, moment, names, real, 
 from .runview import (
     ENDED,
     HELD,
+    MAX_ATTEMPTS,
     MAX_GAPS,
     MAX_SAMPLES,
     MAX_STEPS,
+    SHORT,
     STATES,
     VIEW_LIMIT,
+    AttemptView,
     RunView,
     StepView,
     dump,
@@ -36,8 +39,10 @@ from .runview import (
 
 __all__ = [
     "ENDED",
+    "MAX_ATTEMPTS",
     "STATES",
     "VIEW_LIMIT",
+    "AttemptView",
     "RunView",
     "StepView",
     "dump",
@@ -78,6 +83,7 @@ def fold(view: RunView, entry: Mapping[str, str]) -> RunView:
         changes["dropped"] = max(view.dropped, whole(payload.dropped) or 0)
     if n is not None:
         _number(view, entry, changes, n, now)
+        _attempt(view, name, changes, now)
     return replace(view, **changes)
 
 
@@ -99,6 +105,31 @@ def _number(view: RunView, entry: Mapping[str, str], changes: Changes, n: int, n
             changes["ended"] = now
         elif state not in HELD:
             changes.setdefault("earlier", changes.get("done", view.done))
+
+
+def _attempt(view: RunView, name: str, changes: Changes, now: int) -> None:
+    """Keep the list of attempts: one that is claimed begins, one whose run is held no longer has ended."""
+    last = view.attempts[-1] if view.attempts else None
+    if name == "job.started":
+        began = AttemptView(
+            no=changes.get("attempt", view.attempt + 1),
+            began=now,
+            step=view.step[:SHORT],
+            done=view.done,
+            cursor=view.cursor[:SHORT],
+            worker=changes["worker"][:SHORT],
+        )
+        changes["attempts"] = (*view.attempts[1 - MAX_ATTEMPTS :], began)
+    elif last is None or last.ended:
+        return
+    elif name == "job.step_started" and not last.first:
+        told = replace(last, first=now)
+        if "resumed_step" in changes:  # it knows better than what was told of the attempt before
+            told = replace(told, step=changes["step"][:SHORT], done=changes["done"], cursor=changes["cursor"][:SHORT])
+        changes["attempts"] = (*view.attempts[:-1], told)
+    elif (state := changes.get("state", view.state)) not in HELD:
+        reason, signal = changes.get("after") or state, changes.get("signal", "")
+        changes["attempts"] = (*view.attempts[:-1], replace(last, ended=now, reason=reason[:SHORT], signal=signal))
 
 
 _NO_INNER: Changes = {"inner": "", "inner_done": None, "inner_total": None}
@@ -255,8 +286,8 @@ def _unpaused(view: RunView, p: Payload, now: int) -> Changes:
 def _reopened(view: RunView, p: Payload, now: int) -> Changes:
     changes: Changes = dict.fromkeys(("error_type", "error_message", "traceback", "result", "after"), "")
     changes.update(ended=0, duration=None, cpu=None, memory=None, crashes=0, failures=0, since=now, signal="")
-    from_step = whole(p.from_step)
-    return changes if from_step is None else {**changes, **_drop(view, max(1, from_step))}
+    first = whole(p.ordinal)  # of the step that `from_step` names
+    return changes if first is None else {**changes, **_drop(view, max(1, first))}
 
 
 def _completed(view: RunView, p: Payload, now: int) -> Changes:

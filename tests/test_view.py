@@ -215,7 +215,7 @@ def test_a_changed_job_pauses_with_a_mark() -> None:
 def test_reopening_from_a_step_forgets_the_later_ones() -> None:
     """The steps before it stay."""
     story = Story().queued().started().prepared().loading().progress(5).failed()
-    story.state("job.reopened", "queued", from_step=2)
+    story.state("job.reopened", "queued", from_step="load_rows", ordinal=2)
     assert [step.name for step in story.view.steps] == ["prepare"]
     assert (story.view.ended_steps, story.view.step) == (1, "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from typing import Any
@@ -10,6 +11,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nbjobs.details import Details, details
 from nbjobs.face import Face, face
 from nbjobs.view import ENDED, STATES, VIEW_LIMIT, dump, empty, fold, overlay, parse
 
@@ -70,7 +72,7 @@ payloads = st.fixed_dictionaries(
         "note": anything,
         "dropped": anything,
         "op": st.sampled_from(["restart", "accept", "unpause"]),
-        "from_step": st.integers(-2, 5) | anything,
+        "ordinal": st.integers(-2, 5) | anything,
         "cpu_seconds": anything,
         "peak_memory": anything,
         "result_preview": anything,
@@ -125,6 +127,20 @@ def test_a_face_never_fails_and_never_shows_what_is_not_known(history: list[Entr
     if seen.bar is not None and seen.bar.done is not None:
         assert 0 <= seen.bar.earlier <= seen.bar.done <= 1 or seen.state == "completed"
     assert msgspec.json.decode(msgspec.json.encode(seen), type=Face) == seen
+
+
+@given(histories())
+@settings(max_examples=50, deadline=None)
+def test_details_never_fail_and_their_times_run_forwards(history: list[Entry]) -> None:
+    """Whatever events came: parts of the time line follow each other, only the last one is open."""
+    view = told(history)
+    made = details(view)
+    for part, following in itertools.pairwise(made.timeline):
+        assert part.since <= part.until <= following.since
+    own = json.dumps(history)
+    for text in (made.told, *(one.text for one in made.attempts), *(row.text for row in made.facts)):
+        assert not UNKNOWN.search(text) or UNKNOWN.search(own)
+    assert msgspec.json.decode(msgspec.json.encode(made), type=Details) == made
 
 
 @given(histories())

@@ -6,9 +6,11 @@ import time
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
+from nbjobs.details import Output, details
 from nbjobs.face import face
-from nbjobs.view import RunView, StepView
+from nbjobs.view import AttemptView, RunView, StepView
 
 PREPARED = StepView(name="prepare", state="done", ms=420)
 LOADED = StepView(name="load_rows", state="done", ms=95_000, done=20_000, total=20_000)
@@ -18,7 +20,7 @@ LOADING = {
     "step": "load_rows",
     "in_step": True,
     "ended_steps": 1,
-    "steps": (PREPARED,),
+    "steps": (PREPARED, StepView(name="load_rows", total=20_000)),
     "total": 20_000,
     "attempt": 1,
     "n": 4,
@@ -48,7 +50,8 @@ def views(now: int) -> dict[str, RunView]:
         return RunView(run=f"r-{state}", state=state, **{**begun, **base, **fields})
 
     def stopped(state: str, **fields: Any) -> RunView:
-        return run(state, **{**HALF, "in_step": False, "earlier": 12_431, **fields})
+        steps = (PREPARED, StepView(name="load_rows", state="stopped", ms=60_000, done=12_431, total=20_000))
+        return run(state, **{**HALF, "in_step": False, "earlier": 12_431, "steps": steps, **fields})
 
     def samples(done: int, each: int) -> tuple[tuple[int, int], ...]:
         return tuple((done - each * ago, now - 500 * ago) for ago in range(9, -1, -1))
@@ -85,3 +88,47 @@ def gallery() -> dict[str, dict[str, Any]]:
     """Name → face, as the card's trait holds it."""
     faces = {name: face(view) for name, view in views(int(time.time() * 1000)).items()}
     return {name: msgspec.to_builtins(one) for name, one in faces.items()}
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "/home/ada/orders.py", line 12, in load_rows
+    check(row)
+  File "/usr/lib/python3.11/csv.py", line 99, in check
+    raise ValueError(f"row {number}: expected 14 columns, found {found}")
+ValueError: row 12,432: expected 14 columns, found 13"""
+
+
+def with_past(name: str) -> RunView:
+    """The view of that name, with what an opened card shows besides: a killed attempt, costs, a traceback."""
+    view = views(int(time.time() * 1000))[name]
+    begun, held = view.enqueued, view.state in ("running", "pausing", "cancelling")
+    first = AttemptView(
+        no=1, began=begun + 1200, first=begun + 2600, ended=begun + 30_000, reason="child_died", signal="SIGKILL"
+    )
+    second = AttemptView(
+        no=2,
+        began=begun + 34_000,
+        first=begun + 34_800,
+        ended=0 if held else view.ended or view.updated - 3000,
+        step="load_rows",
+        done=8000,
+        cursor="8000",
+        reason="" if held else view.after or view.state,
+    )
+    attempts = tuple(replace(one, worker="thor-4711") for one in (first, second))
+    costs = {"cpu": 12.25, "memory": 123_456_789} if view.ended else {}
+    told = {"traceback": TRACEBACK} if view.state == "failed" else {}
+    result = {"result": "{'rows': 20000}"} if view.state == "completed" else {}
+    return replace(view, queue="default", worker="thor-4711", attempts=attempts, **costs, **told, **result)
+
+
+def opened(name: str, lines: int = 40) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Face and details of `with_past`, with so many lines of output."""
+    view = with_past(name)
+    output = Output(0, tuple(printed(0, lines)))
+    return msgspec.to_builtins(face(view)), msgspec.to_builtins(details(view, output))
+
+
+def printed(first: int, until: int) -> list[tuple[str, str]]:
+    """Lines of output; each fifth is of stderr."""
+    return [("stderr" if i % 5 == 4 else "stdout", f"row {i} was imported") for i in range(first, until)]
