@@ -45,7 +45,7 @@ def test_the_script_is_small() -> None:
 @pytest.mark.parametrize(
     "way",
     ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "DOMParser", "createContextualFragment",
-     "setHTML", "eval(", "new Function", "cssText", "href", "fetch(", "import(", "save_changes", "model.send"],
+     "setHTML", "eval(", "new Function", "cssText", "href", "fetch(", "import(", "save_changes", "localStorage"],
 )  # fmt: skip
 def test_the_script_has_no_way_from_text_to_markup(way: str) -> None:
     """Text is put in as text; nothing is parsed, loaded, sent or set on the model."""
@@ -63,7 +63,7 @@ def test_every_theme_variable_has_a_fallback() -> None:
 def test_the_browser_is_told_the_run_and_its_face_alone(card: Card) -> None:
     """Synced are anywidget's own traits, the run's id and the face: no address, user or token."""
     ours = {name for name in card.get_state() if not name.startswith("_")}
-    assert ours == {"run_id", "face", "code", "layout", "tabbable", "tooltip"}
+    assert ours == {"run_id", "face", "details", "controlled", "code", "layout", "tabbable", "tooltip"}
     assert card.get_state()["code"] == f"anywidget:{card.code.model_id}"
     told = dict(card.face)
     assert abs(told.pop("sent") - time.time() * 1000) < 5000
@@ -167,10 +167,14 @@ class Watched:
         self.view = view
         self.see: Callable[[RunView], None] | None = None
 
-    def watch(self, run: str, see: Callable[[RunView], None], *, rests: bool) -> None:
+    def watch(self, run: str, see: Callable[[RunView], None], *, rests: bool) -> Watched:
         assert run == self.id
         assert rests
         self.see = see
+        return self
+
+    def close(self) -> None:
+        self.see = None
 
     def comes_to(self, view: RunView) -> None:
         assert self.see is not None

@@ -17,6 +17,7 @@ from ..face import face
 from ..stream import follower
 from ..view import RunView
 from . import saved
+from .acting import Controlled
 from .card import Card, has_ended
 from .outbox import logger
 
@@ -26,11 +27,8 @@ MIME_TYPE = "application/vnd.nbjobs.run+json"
 Bundle = dict[str, Any]
 
 
-class Shown(Protocol):
+class Shown(Controlled, Protocol):
     """What is asked of a run in order to show it."""
-
-    id: str
-    user: str
 
     @property
     def view(self) -> RunView:
@@ -45,8 +43,8 @@ def bundle(view: RunView) -> Bundle:
 
 def card(run: Shown) -> Card:
     """A live card of the run, to be displayed or put into a layout by the caller."""
-    made = Card(run.view)
-    _follow(run, made.feed)
+    made = Card(run.view, run)
+    made.stop = _follow(run, made.feed)
     return made
 
 
@@ -58,16 +56,18 @@ def show(run: Shown) -> None:
     elif getattr(shell, "kernel", None) is None:
         shell.display_pub.publish(bundle(run.view))
     else:
-        _follow(run, _Output(shell.display_pub, run.view).see)
+        _follow(run, _Output(shell.display_pub, run).see)
 
 
 class _Output:
     """The output of the cell that showed a run: live while the run is under way, else without a widget."""
 
-    def __init__(self, publisher: Any, view: RunView) -> None:
+    def __init__(self, publisher: Any, run: Shown) -> None:
         self._publisher = publisher
+        self._run = run
         self._transient = {"display_id": f"nbjobs-{uuid4().hex}"}
         self._card: Card | None = None
+        view = run.view
         self._ended = has_ended(view)
         self._publish(view, update=False)
 
@@ -82,13 +82,13 @@ class _Output:
     def _publish(self, view: RunView, *, update: bool) -> None:
         widget: Bundle = {}
         if not self._ended:
-            self._card = self._card or Card(view)
+            self._card = self._card or Card(view, self._run)
             widget = (self._card._repr_mimebundle_() or ({}, {}))[0]
         self._publisher.publish({**widget, **bundle(view)}, transient=self._transient, update=update)
 
 
-def _follow(run: Shown, see: Callable[[RunView], None]) -> None:
-    """Let `see` have every view of the run, from the follower's thread."""
+def _follow(run: Shown, see: Callable[[RunView], None]) -> Callable[[], None]:
+    """Let `see` have every view of the run, from the follower's thread; return what ends that."""
 
     def guarded(view: RunView) -> None:
         try:
@@ -96,4 +96,4 @@ def _follow(run: Shown, see: Callable[[RunView], None]) -> None:
         except Exception:  # in a thread that is not the user's: neither end nor print
             logger.warning("The card of run %s could not be brought up to date", run.id, exc_info=True)
 
-    follower(run.user).watch(run.id, guarded, rests=True)
+    return follower(run.user).watch(run.id, guarded, rests=True).close

@@ -56,8 +56,9 @@ class CardPage:
     def close(self) -> None:
         self.context.close()
 
-    def mount(self, key: str, face: Face) -> Locator:
-        self.page.evaluate("([key, face]) => cards.mount(key, face)", [key, face])
+    def mount(self, key: str, face: Face, *, mute: bool = False) -> Locator:
+        """Mount a card; a mute one has a feed that hears nothing."""
+        self.page.evaluate("([key, face, mute]) => cards.mount(key, face, mute)", [key, face, mute])
         return self.card(key)
 
     def mount_all(self, faces: dict[str, Face]) -> None:
@@ -66,6 +67,26 @@ class CardPage:
 
     def set(self, key: str, face: Face) -> None:
         self.page.evaluate("([key, face]) => cards.set(key, face)", [key, face])
+
+    def open_card(self, key: str, face: Face, details: dict[str, Any]) -> Locator:
+        """Mount a card, open it as a user does, and give it its details."""
+        card = self.mount(key, face)
+        card.locator("[data-action=expand]").click()
+        self.fill(key, details)
+        self.paint()
+        return card
+
+    def fill(self, key: str, details: dict[str, Any]) -> None:
+        self.page.evaluate("([key, details]) => cards.fill(key, details)", [key, details])
+
+    def sent(self, key: str) -> list[dict[str, Any]]:
+        """What the card of that key has asked for so far."""
+        asked: list[dict[str, Any]] = self.page.evaluate("key => cards.sent(key)", key)
+        return asked
+
+    def answer(self, key: str, text: str | None) -> None:
+        """What the card is answered from now on; None leaves it without an answer."""
+        self.page.evaluate("([key, text]) => cards.answer(key, text)", [key, text])
 
     def card(self, key: str) -> Locator:
         return self.page.locator(f'[data-key="{key}"] > .nbjobs-card')

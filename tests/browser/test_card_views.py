@@ -271,7 +271,7 @@ def test_a_card_that_nobody_feeds_says_so(cards: CardPage) -> None:
     cards.page.evaluate("cards.sever('a')")
     cards.paint()
     expect(card).to_have_attribute("data-marks", "detached")
-    expect(card.locator(".nbjobs-facts")).to_have_text("not live: its kernel is gone")
+    expect(card.locator(".nbjobs-facts")).to_have_text("saved view: its kernel is gone")
     cards.set("a", FACES["resumed"])
     cards.paint()
     expect(card).to_have_attribute("data-marks", "resumed")

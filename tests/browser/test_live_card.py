@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -296,7 +297,9 @@ def test_a_card_whose_kernel_restarts_says_that_it_is_not_live(lab: Lab, browser
         expect(notebook.card).to_have_attribute("data-state", "queued", timeout=30_000)
         notebook.page.evaluate("window.jupyterapp.shell.currentWidget.context.sessionContext.session.kernel.restart()")
         expect(notebook.card).to_have_attribute("data-marks", "detached", timeout=10_000)
-        expect(notebook.card.locator(".nbjobs-facts")).to_contain_text("not live: its kernel is gone")
+        expect(notebook.card.locator(".nbjobs-facts")).to_contain_text(
+            re.compile(r"saved view, \d\d:\d\d.*: its kernel is gone")
+        )
 
 
 def test_cards_do_not_write_into_the_cell_that_runs(

@@ -1,0 +1,152 @@
+"""The last lines of the output of runs whose cards are open: one thread reads for all of them.
+
+It lives only while a card is open whose run may still write.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from .. import connection
+from ..details import Output
+from ..errors import NbjobsError
+from ..history import Tail
+from ..keys import Keys
+from ..plain import clean_text
+
+__all__ = ["Following", "follow"]
+
+logger = logging.getLogger("nbjobs.widgets")
+
+EVERY = 0.3  # s between two looks
+LAST_WORDS = 5  # looks after a run's end, as its worker writes what the body printed at last
+LINES, WIDTH, ALL = 200, 500, 32_768  # how many are shown, characters of one, characters of all
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+
+
+class Following:
+    """The output of one run while its card is open.
+
+    Args:
+        user: whose run it is.
+        run: its id.
+        changed: called, in another thread, when there is more.
+        ended: whether the run has ended.
+
+    Attributes:
+        output: what is shown of it.
+        left: how often is looked after the run's end.
+        closed: whether nobody wants it any more.
+    """
+
+    def __init__(self, user: str, run: str, changed: Callable[[], object], ended: Callable[[], bool]) -> None:
+        self._tail = Tail(Keys(user), run, LINES)
+        self._changed = changed
+        self._ended = ended
+        self.left = LAST_WORDS
+        self.output = Output(0, ())
+        self.closed = False
+
+    def close(self) -> None:
+        """Look no longer."""
+        self.closed = True
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be read."""
+        return self.closed or self.left <= 0
+
+    def look(self, client: Any) -> None:
+        """Read what has come."""
+        if self._ended():
+            self.left -= 1
+        if self._tail.read(client):
+            self.output = _output(self._tail)
+            if not self.closed:
+                self._changed()
+
+
+def _output(tail: Tail) -> Output:
+    shown: list[tuple[str, str]] = []
+    room = ALL
+    for line in reversed(tail.lines):
+        text = _clean(line.text)
+        room -= len(text) + 1
+        if room < 0:
+            break
+        shown.append((line.stream, text))
+    return Output(max(0, tail.seen - len(shown)), tuple(reversed(shown)))
+
+
+def _clean(text: str) -> str:
+    """One line without what a terminal would obey."""
+    line = clean_text(_ESCAPES.sub("", text[: 4 * WIDTH])).expandtabs().replace("\n", " ")
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._open: list[Following] = []
+        self._thread: threading.Thread | None = None
+        self._client: Any = None
+
+    def add(self, one: Following) -> None:
+        with self._changed:
+            self._open.append(one)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="nbjobs-tails", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while self._wanted():
+            try:
+                if self._client is None:  # once: who only looks must not start a Redis that was ended
+                    url = connection.resolve_url()
+                    self._client = connection.sync_client(url, name=connection.client_name(), retry=False)
+                for one in tuple(self._open):
+                    one.look(self._client)
+            except (connection.RedisError, OSError, NbjobsError):
+                pass  # the card says that Redis is away; it is tried again
+            except Exception:  # a thread that is not the user's must neither end nor print
+                logger.warning("The output of a run could not be read", exc_info=True)
+            with self._changed:
+                self._changed.wait(EVERY)
+
+    def _wanted(self) -> bool:
+        with self._changed:
+            self._open = [one for one in self._open if not one.over]
+            if self._open:
+                return True
+            self._thread = None
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+        return False
+
+
+_reader = _Reader()
+
+
+def follow(one: Following) -> Following:
+    """Read its output from now on, or again where its run goes on behind its end."""
+    one.left = LAST_WORDS
+    _reader.add(one)
+    return one
+
+
+def _forget() -> None:
+    """Thread and connection of the parent are none of a forked child's."""
+    global _reader
+    _reader = _Reader()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
