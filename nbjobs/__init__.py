@@ -26,7 +26,7 @@ Defining work
 
 Following it
     Run         what ``enqueue`` returns: id, state, wait(), result(), events(), logs(), cancel(), pause(), card()
-    Runs        what ``enqueue_all`` returns: wait(), results(), as_completed()
+    Runs        what ``enqueue_all`` returns: wait(), results(), as_completed(), card()
     attach      find a run by its id, from any kernel
     runs        list my runs, by state, job or time
     LogLine     one line of what a run has printed: run.logs()
@@ -85,7 +85,10 @@ from .sinks.stream import StreamSink as _StreamSink
 from .stepping import interrupt, step
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .widgets.card import Card
+    from .widgets.runs import RunsCard
 
 __version__ = "0.1.0"
 
@@ -128,17 +131,27 @@ __all__ = [
 
 
 class _Surface:
-    """How a run is shown: loaded when one is."""
+    """How runs are shown: loaded when some are."""
 
     def card(self, run: Run) -> Card:
         from .widgets.display import card
 
         return card(run)
 
+    def card_of_all(self, runs: Sequence[Run]) -> RunsCard:
+        from .widgets.display import card_of_all
+
+        return card_of_all(runs)
+
     def show(self, run: Run) -> None:
         from .widgets.display import show
 
         show(run)
+
+    def show_all(self, runs: Sequence[Run]) -> None:
+        from .widgets.display import show_all
+
+        show_all(runs)
 
 
 _run.surface = _Surface()

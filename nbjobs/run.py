@@ -26,16 +26,29 @@ ENDED = frozenset({"completed", "failed", "cancelled", "dead", "lost"})
 
 
 class Surface(Protocol):
-    """How a run is shown; the package puts it in place."""
+    """How runs are shown; the package puts it in place."""
 
     def card(self, run: Run) -> Any:
         """Return a live card."""
 
+    def card_of_all(self, runs: Sequence[Run]) -> Any:
+        """Return a live card of several runs."""
+
     def show(self, run: Run) -> None:
         """Display the run as a cell's output."""
 
+    def show_all(self, runs: Sequence[Run]) -> None:
+        """Display several runs as a cell's output."""
+
 
 surface: Surface | None = None
+
+
+def shown_by() -> Surface:
+    """Return how runs are shown."""
+    if surface is None:
+        raise RuntimeError("The card is put in place by the package: import nbjobs, not nbjobs.run alone.")
+    return surface
 
 
 class Run:
@@ -251,13 +264,10 @@ class Run:
 
     def card(self) -> Any:
         """Return the run's live card, a widget."""
-        if surface is None:
-            raise RuntimeError("The card is put in place by the package: import nbjobs, not nbjobs.run alone.")
-        return surface.card(self)
+        return shown_by().card(self)
 
     def _ipython_display_(self) -> None:
-        if surface is not None:
-            surface.show(self)
+        shown_by().show(self)
 
     def __repr__(self) -> str:
         return f"<Run {self.id}>"

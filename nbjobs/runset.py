@@ -9,12 +9,15 @@ from typing import Any, overload
 
 from . import stream
 from .lending import lent_place
-from .run import ENDED, Run
+from .run import ENDED, Run, shown_by
 from .view import RunView
 
 
 class Runs(Sequence[Run]):
-    """Runs in the order in which they were enqueued: what ``job.enqueue_all`` returns."""
+    """Runs in the order in which they were enqueued: what ``job.enqueue_all`` returns.
+
+    As the last line of a cell they are shown as one live card.
+    """
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self._runs = tuple(runs)
@@ -78,6 +81,13 @@ class Runs(Sequence[Run]):
         """
         self.wait(timeout)
         return [run.result() for run in self._runs]
+
+    def card(self) -> Any:
+        """Return a live card of them all, a widget."""
+        return shown_by().card_of_all(self)
+
+    def _ipython_display_(self) -> None:
+        shown_by().show_all(self)
 
     def __repr__(self) -> str:
         return f"<Runs {len(self)}>"

@@ -167,11 +167,11 @@ class Watched:
         self.view = view
         self.see: Callable[[RunView], None] | None = None
 
-    def watch(self, run: str, see: Callable[[RunView], None], *, rests: bool) -> Watched:
-        assert run == self.id
+    def watch_all(self, runs: list[str], see: Callable[[RunView], None], *, rests: bool) -> list[Watched]:
+        assert runs == [self.id]
         assert rests
         self.see = see
-        return self
+        return [self]
 
     def close(self) -> None:
         self.see = None
@@ -243,6 +243,16 @@ def test_a_run_that_is_opened_again_is_live_again(
     kinds = [WIDGET in data for data, _, _ in shell.published]
     assert kinds == ([True] if first is QUEUED else []) + [False, True, False]
     assert len({transient["display_id"] for _, transient, _ in shell.published}) == 1
+
+
+def test_another_end_is_shown_although_nothing_was_seen_in_between(
+    in_cell: Callable[..., tuple[Shell, Watched]],
+) -> None:
+    """A run that is opened again may end before anybody looks."""
+    shell, run = in_cell(FAILED)
+    run.comes_to(FAILED)
+    run.comes_to(COMPLETED)
+    assert ["failed" in data["text/plain"] for data, _, _ in shell.published] == [True, False]
 
 
 def test_without_a_kernel_a_run_is_shown_as_it_stands(in_cell: Callable[..., tuple[Shell, Watched]]) -> None:

@@ -699,7 +699,7 @@ class Announcer {
     signal.addEventListener("abort", () => clearTimeout(this.timer));
   }
 
-  /** @param {Face} face */
+  /** @param {Pick<Face, "state" | "step" | "name" | "headline" | "word">} face */
   hear(face) {
     const key = `${face.state} ${face.step}`;
     const first = this.key === "";
@@ -956,5 +956,17 @@ function render({ model, el, signal }) {
   return mountCard(el, modelFeed(model), { signal });
 }
 
+/** What the card of several runs, `runs.js`, is drawn with as well. */
+export const tools = {
+  element,
+  setText,
+  setAttribute,
+  duration,
+  Announcer,
+  /** @type {(shape: string, glyph: string) => Node | string} */
+  icon: (shape, glyph) => (Object.hasOwn(SHAPES, shape) ? icon(shape) : glyph),
+};
+/** @typedef {typeof tools} Tools */
+
 /** `initialize` gives the stubs of all cards this code; `render` is for a model that brings its own. */
-export default { initialize: () => ({ render, mountCard }), render };
+export default { initialize: () => ({ render, tools }), render };

@@ -13,17 +13,17 @@ from typing import Any
 import anywidget
 import ipywidgets  # type: ignore[import-untyped]
 
-__all__ = ["STUB", "CardCode", "code", "layout"]
+__all__ = ["HERE", "STUB", "CardCode", "code", "layout"]
 
-_HERE = Path(__file__).parent
-STUB = _HERE / "stub.js"
+HERE = Path(__file__).parent
+STUB = HERE / "stub.js"
 
 
 class CardCode(anywidget.AnyWidget):
     """The code of the cards of single runs."""
 
-    _esm = _HERE / "card.js"
-    _css = _HERE / "card.css"
+    _esm = HERE / "card.js"
+    _css = HERE / "card.css"
 
 
 _open: dict[type[anywidget.AnyWidget], Any] = {}

@@ -7,23 +7,29 @@ notebook keeps how the run ended and shows it also where no kernel is. A run tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from uuid import uuid4
 
 from IPython.core.getipython import get_ipython
 
+from ..errors import RunLost
 from ..face import face
-from ..stream import follower
-from ..view import RunView
+from ..runview import lost
+from ..stream import Watch, follower
+from ..summary import Several, Summary
+from ..view import RunView, empty
 from . import saved
 from .acting import Controlled
 from .card import Card, has_ended
 from .outbox import logger
+from .runs import RunsCard
 
-__all__ = ["MIME_TYPE", "bundle", "card", "show"]
+__all__ = ["MIME_TYPE", "MIME_TYPE_OF_ALL", "bundle", "bundle_of_all", "card", "card_of_all", "show", "show_all"]
 
 MIME_TYPE = "application/vnd.nbjobs.run+json"
+MIME_TYPE_OF_ALL = "application/vnd.nbjobs.runs+json"
+WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
 Bundle = dict[str, Any]
 
 
@@ -41,59 +47,146 @@ def bundle(view: RunView) -> Bundle:
     return {"text/plain": saved.text(shown), "text/html": saved.html(shown), MIME_TYPE: {"run": view.run}}
 
 
+def bundle_of_all(summary: Summary) -> Bundle:
+    """As `bundle`, of several runs."""
+    runs = sorted(summary.cells, key=lambda cell: cell.number)
+    return {
+        "text/plain": saved.text_of_all(summary),
+        "text/html": saved.html_of_all(summary),
+        MIME_TYPE_OF_ALL: {"runs": [cell.run for cell in runs]},
+    }
+
+
 def card(run: Shown) -> Card:
     """A live card of the run, to be displayed or put into a layout by the caller."""
     made = Card(run.view, run)
-    made.stop = _follow(run, made.feed)
+    made.stop = _follow([run], made.feed)
+    return made
+
+
+def card_of_all(runs: Sequence[Shown]) -> RunsCard:
+    """A live card of several runs."""
+    made = RunsCard(_several(runs), runs)
+    made.stop = _follow(runs, made.feed)
     return made
 
 
 def show(run: Shown) -> None:
     """Display the run as the output of the cell that runs now."""
+    _show([run], _One(run))
+
+
+def show_all(runs: Sequence[Shown]) -> None:
+    """Display several runs as the output of the cell that runs now."""
+    _show(runs, _All(runs))
+
+
+def _show(runs: Sequence[Shown], subject: _One | _All) -> None:
     shell: Any = get_ipython()
     if shell is None:
-        print(bundle(run.view)["text/plain"])
+        print(subject.bundle()["text/plain"])
     elif getattr(shell, "kernel", None) is None:
-        shell.display_pub.publish(bundle(run.view))
+        shell.display_pub.publish(subject.bundle())
     else:
-        _follow(run, _Output(shell.display_pub, run).see)
+        _follow(runs, _Output(shell.display_pub, subject).see)
+
+
+class _One:
+    """One run that is displayed."""
+
+    def __init__(self, run: Shown) -> None:
+        self._run = run
+        self._view = run.view
+
+    def take(self, view: RunView) -> None:
+        self._view = view
+
+    @property
+    def over(self) -> bool:
+        return has_ended(self._view)
+
+    def bundle(self) -> Bundle:
+        return bundle(self._view)
+
+    def card(self) -> Card:
+        return Card(self._view, self._run)
+
+
+class _All:
+    """Several runs that are displayed."""
+
+    def __init__(self, runs: Sequence[Shown]) -> None:
+        self._runs = runs
+        self._several = _several(runs)
+        self.take = self._several.take
+
+    @property
+    def over(self) -> bool:
+        return self._several.over
+
+    def bundle(self) -> Bundle:
+        return bundle_of_all(self._several.summary())
+
+    def card(self) -> RunsCard:
+        return RunsCard(self._several, self._runs)
 
 
 class _Output:
-    """The output of the cell that showed a run: live while the run is under way, else without a widget."""
+    """The output of the cell that showed runs: live while one is under way, else without a widget."""
 
-    def __init__(self, publisher: Any, run: Shown) -> None:
+    def __init__(self, publisher: Any, subject: _One | _All) -> None:
         self._publisher = publisher
-        self._run = run
+        self._subject = subject
         self._transient = {"display_id": f"nbjobs-{uuid4().hex}"}
-        self._card: Card | None = None
-        view = run.view
-        self._ended = has_ended(view)
-        self._publish(view, update=False)
+        self._card: Card | RunsCard | None = None
+        self._published = self._bundle()
+        publisher.publish(self._published, transient=self._transient)
 
     def see(self, view: RunView) -> None:
-        """Show the run's latest view."""
+        """Show a run's latest view."""
+        self._subject.take(view)
         if self._card is not None:
             self._card.feed(view)
-        if has_ended(view) != self._ended:
-            self._ended = not self._ended
-            self._publish(view, update=True)
+        if self._subject.over or WIDGET_TYPE not in self._published:
+            data = self._bundle()
+            if data != self._published:
+                self._published = data
+                self._publisher.publish(data, transient=self._transient, update=True)
 
-    def _publish(self, view: RunView, *, update: bool) -> None:
-        widget: Bundle = {}
-        if not self._ended:
-            self._card = self._card or Card(view, self._run)
-            widget = (self._card._repr_mimebundle_() or ({}, {}))[0]
-        self._publisher.publish({**widget, **bundle(view)}, transient=self._transient, update=update)
+    def _bundle(self) -> Bundle:
+        if self._subject.over:
+            return self._subject.bundle()
+        self._card = self._card or self._subject.card()
+        widget: Bundle = (self._card._repr_mimebundle_() or ({}, {}))[0]
+        return {**widget, **self._subject.bundle()}
 
 
-def _follow(run: Shown, see: Callable[[RunView], None]) -> Callable[[], None]:
-    """Let `see` have every view of the run, from the follower's thread; return what ends that."""
+def _several(runs: Sequence[Shown]) -> Several:
+    return Several(_seen(run) for run in runs)
+
+
+def _seen(run: Shown) -> RunView:
+    try:
+        return run.view
+    except RunLost:
+        return lost(empty(run.id))
+
+
+def _follow(runs: Sequence[Shown], see: Callable[[RunView], None]) -> Callable[[], None]:
+    """Let `see` have every view of the runs, from the follower's thread; return what ends that."""
 
     def guarded(view: RunView) -> None:
         try:
             see(view)
         except Exception:  # in a thread that is not the user's: neither end nor print
-            logger.warning("The card of run %s could not be brought up to date", run.id, exc_info=True)
+            logger.warning("The card of run %s could not be brought up to date", view.run, exc_info=True)
 
-    return follower(run.user).watch(run.id, guarded, rests=True).close
+    watches: list[Watch] = []
+    for user in dict.fromkeys(run.user for run in runs):
+        watches += follower(user).watch_all([run.id for run in runs if run.user == user], guarded, rests=True)
+
+    def stop() -> None:
+        for watch in watches:
+            watch.close()
+
+    return stop

@@ -20,6 +20,9 @@ logger = logging.getLogger("nbjobs.widgets")
 logger.addHandler(logging.NullHandler())  # without one, a warning would be printed into whatever cell runs
 
 
+_REMEMBERED = 2.0  # s that the last delivery of a sender is known
+
+
 class Sender(Protocol):
     """What an outbox serves."""
 
@@ -46,11 +49,16 @@ class Outbox:
         self._next = 0.0
         self._thread: threading.Thread | None = None
 
-    def post(self, sender: Sender) -> None:
-        """Deliver soon; at once where nothing was delivered lately."""
+    def post(self, sender: Sender, *, each: float = 0.0) -> None:
+        """Deliver soon; at once where nothing was delivered lately.
+
+        Args:
+            sender: who is asked to deliver.
+            each: the least time between two of its deliveries, where that is longer than for others.
+        """
         with self._changed:
             now = time.monotonic()
-            due = max(now, self._last.get(sender, 0.0) + self._each)
+            due = max(now, self._last.get(sender, 0.0) + max(self._each, each))
             self._schedule(sender, min(due, self._due.get(sender, due)))
 
     def post_end(self, sender: Sender) -> None:
@@ -87,7 +95,7 @@ class Outbox:
                     continue
                 del self._due[sender]
                 self._next = now + self._every
-                self._last = {one: at for one, at in self._last.items() if at > now - self._each}
+                self._last = {one: at for one, at in self._last.items() if at > now - _REMEMBERED}
                 self._last[sender] = now
                 return sender
 

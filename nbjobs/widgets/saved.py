@@ -16,8 +16,9 @@ from datetime import datetime
 from html import escape
 
 from ..face import Bar, Face
+from ..summary import Cell, Summary
 
-__all__ = ["html", "text"]
+__all__ = ["html", "html_of_all", "text", "text_of_all"]
 
 _ACCENTS = {
     "running": "var(--jp-brand-color1,#1976d2)",
@@ -29,6 +30,8 @@ _ACCENTS = {
 _AGEING = frozenset(("rate", "remaining", "elapsed", "wait"))  # untrue by the time it is read
 _QUIET = "var(--jp-ui-font-color2,#757575)"
 _EDGE = "var(--jp-border-color1,#bdbdbd)"
+_MOST_FAILURES = 10
+_MOST_LINES = 200
 _CARD = (
     "box-sizing:border-box;max-width:45rem;margin:2px 0;padding:3px 10px;"
     "border:1px solid var(--jp-border-color2,#e0e0e0);border-radius:2px;"
@@ -49,10 +52,7 @@ def text(face: Face) -> str:
 def html(face: Face) -> str:
     """The run as one block of HTML of the card's size, everything in it escaped."""
     accent = _ACCENTS.get(face.state, _QUIET)
-    head = (
-        f'<span style="{_ICON};color:{accent}">{escape(face.icon)}</span> '
-        f'<b style="margin-right:6px">{escape(face.name)}</b> {escape(face.headline)}'
-    )
+    head = _head(face.icon, face.name, face.headline, accent)
     parts = [f"<div>{head}</div>", _bar(face.bar, escape(face.percent), accent)]
     facts = escape(_facts(face))
     if facts or face.ended:
@@ -64,6 +64,67 @@ def html(face: Face) -> str:
     return f'<div style="{_CARD}">{"".join(parts)}</div>'
 
 
+def text_of_all(summary: Summary) -> str:
+    """Several runs in plain text: how many are in which state, and what became of those that failed."""
+    first = "  ".join(part for part in (f"{summary.icon} {summary.name}", summary.headline, summary.percent) if part)
+    worst, more = _worst(summary)
+    lines = [first, _counts(summary), *(f"{cell.icon} {cell.text}" for cell in worst), more, _attach_all(summary)]
+    return "\n".join(line for line in lines if line)
+
+
+def html_of_all(summary: Summary) -> str:
+    """Several runs as one block of HTML, everything in it escaped; the lines of all of them unfold."""
+    accent = _ACCENTS.get(summary.state, _QUIET)
+    worst, more = _worst(summary)
+    lines = "".join(f"<div>{escape(cell.icon)} {escape(cell.text)}</div>" for cell in summary.cells[:_MOST_LINES])
+    small = [f'<div style="{_SMALL}">{escape(line)}</div>' for line in (more, _attach_all(summary)) if line]
+    parts = [
+        f"<div>{_head(summary.icon, summary.name, summary.headline, accent)}</div>",
+        _bar_of_all(summary),
+        f'<div style="{_SMALL}">{escape(_counts(summary))}</div>',
+        *(f'<div style="{_ERROR}">{escape(cell.icon)} {escape(cell.text)}</div>' for cell in worst),
+        *small,
+        f'<details style="{_SMALL}"><summary>All runs</summary>{lines}</details>',
+    ]
+    return f'<div style="{_CARD}">{"".join(parts)}</div>'
+
+
+def _bar_of_all(summary: Summary) -> str:
+    """What failed and what is done, of all."""
+    failed, rest = 100 * summary.failed, 100 * max(0.0, summary.done - summary.failed)
+    accent = _ACCENTS["completed" if summary.over else "running"]
+    shares = "".join(
+        f'<div style="width:{share:.2f}%;background:{colour}"></div>'
+        for share, colour in ((failed, _ACCENTS["failed"]), (rest, accent))
+    )
+    return _progress(f'<div style="display:flex;height:6px">{shares}</div>', escape(summary.percent))
+
+
+def _worst(summary: Summary) -> tuple[list[Cell], str]:
+    """The lines of those that failed, and what is said of the rest of them."""
+    failed = [cell for cell in summary.cells if cell.state in ("failed", "dead", "lost")]
+    more = len(failed) - _MOST_FAILURES
+    return failed[:_MOST_FAILURES], f"and {more:,} more that failed" if more > 0 else ""
+
+
+def _counts(summary: Summary) -> str:
+    kept = (fact.text for fact in summary.facts if summary.over or fact.kind not in _AGEING)
+    return " · ".join([*(part.text for part in summary.parts), *kept])
+
+
+def _attach_all(summary: Summary) -> str:
+    if summary.over:
+        return ""
+    return f"under way{_since(summary.begun)}; nbjobs.runs() lists them"
+
+
+def _head(icon: str, name: str, headline: str, accent: str) -> str:
+    return (
+        f'<span style="{_ICON};color:{accent}">{escape(icon)}</span> '
+        f'<b style="margin-right:6px">{escape(name)}</b> {escape(headline)}'
+    )
+
+
 def _facts(face: Face) -> str:
     kept = (fact.text for fact in face.facts if face.ended or fact.kind not in _AGEING)
     return " · ".join(kept)
@@ -73,20 +134,29 @@ def _attach(face: Face) -> str:
     """Since when the run was under way, and how to see what became of it."""
     if face.ended:
         return ""
-    since = f" since {datetime.fromtimestamp(face.begun / 1000):%Y-%m-%d %H:%M}" if face.begun else ""
-    return f"under way{since}; nbjobs.attach({face.run!r}) shows it live"
+    return f"under way{_since(face.begun)}; nbjobs.attach({face.run!r}) shows it live"
+
+
+def _since(begun: int) -> str:
+    return f" since {datetime.fromtimestamp(begun / 1000):%Y-%m-%d %H:%M}" if begun else ""
 
 
 def _bar(bar: Bar | None, percent: str, accent: str) -> str:
     if bar is None or bar.done is None:
-        line = f'<div style="flex:1;height:1px;background:{_EDGE}"></div>'
-    else:
+        return _progress("", percent)
+    done = f'<div style="width:{100 * bar.done:.2f}%;height:6px;background:{accent}">{_earlier(bar, accent)}</div>'
+    return _progress(done, percent)
+
+
+def _progress(done: str, percent: str) -> str:
+    """The bar's line: what is done of it in a frame, or a bare line where there is nothing to fill."""
+    if done:
         line = (
             f'<div style="flex:1;box-sizing:border-box;height:8px;overflow:hidden;border:1px solid {_EDGE};'
-            f'border-radius:2px;background:var(--jp-layout-color2,#eee)">'
-            f'<div style="width:{100 * bar.done:.2f}%;height:6px;background:{accent}">'
-            f"{_earlier(bar, accent)}</div></div>"
+            f'border-radius:2px;background:var(--jp-layout-color2,#eee)">{done}</div>'
         )
+    else:
+        line = f'<div style="flex:1;height:1px;background:{_EDGE}"></div>'
     number = f'<div style="width:5ch;font-size:12px;text-align:right">{percent}</div>'
     return f'<div style="display:flex;align-items:center;gap:8px;height:14px">{line}{number}</div>'
 

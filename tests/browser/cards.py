@@ -46,8 +46,8 @@ class CardPage:
         self.page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
         self.context.route("**/*", self._answer)
 
-    def open(self, theme: str | None = None) -> CardPage:
-        self.page.goto(f"{HOST}/tests/widgets/page.html")
+    def open(self, theme: str | None = None, *, page: str = "page.html") -> CardPage:
+        self.page.goto(f"{HOST}/tests/widgets/{page}")
         if theme:
             self.page.evaluate(_ADD_THEME, f"/theme/{theme}.css")
         self.page.wait_for_function("window.cards")
