@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from nbjobs.summary import Several
 from nbjobs.widgets import acting, saved
+from nbjobs.widgets.code import HERE
 from nbjobs.widgets.runs import RunsCard
 
 from .support import wait_until
@@ -107,3 +109,10 @@ def test_saved_forms_name_ten_failures() -> None:
     text = saved.text_of_all(numbered(*[FAILED] * 14).summary())
     assert text.count("\n✕ #") == 10
     assert "and 4 more that failed" in text
+
+
+def test_the_two_style_sheets_share_no_class_by_chance() -> None:
+    """A page has both: what they both name is the card's frame and its bar, on purpose."""
+    sheets = [HERE / name for name in ("card.css", "runs.css")]
+    classes = [set(re.findall(r"\.(nbjobs-[\w-]+)", sheet.read_text())) for sheet in sheets]
+    assert classes[0] & classes[1] == {"nbjobs-card", "nbjobs-fill"}

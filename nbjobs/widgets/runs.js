@@ -62,10 +62,10 @@ class Drawing {
     this.failed = element("div", "nbjobs-failed");
     this.bar = element("div", "nbjobs-bar", element("div", "nbjobs-track", this.fill, this.failed));
     this.percent = element("span", "nbjobs-percent");
-    this.parts = element("div", "nbjobs-parts");
+    this.parts = element("div", "nbjobs-counts");
     this.cells = element("div", "nbjobs-cells");
     this.line = element("div", "nbjobs-cell-line");
-    this.opened = element("div", "nbjobs-opened");
+    this.opened = element("div", "nbjobs-below");
     this.status = element("div", "nbjobs-status");
     this.root = element(
       "div",
@@ -192,7 +192,7 @@ class Drawing {
     if (made.map((one) => one.dataset.state).join() !== wanted.join()) {
       this.parts.replaceChildren(
         ...wanted.map((state, at) => {
-          const one = element("span", "nbjobs-part", ...(at < parts.length ? [icon(state, parts[at].icon)] : []));
+          const one = element("span", "nbjobs-count", ...(at < parts.length ? [icon(state, parts[at].icon)] : []));
           one.dataset.state = state;
           one.append(element("span", "nbjobs-text"));
           return one;

@@ -45,7 +45,7 @@ def test_counts_bar_and_cells_are_those_of_the_summary(runs: CardPage) -> None:
     card = runs.card("a")
     expect(card).to_have_attribute("data-state", "running")
     expect(card).to_have_attribute("data-total", "54")
-    parts = card.locator(".nbjobs-part")
+    parts = card.locator(".nbjobs-count")
     assert parts.all_text_contents()[:5] == ["1 failed", "1 dead", "2 running", "20 queued", "30 done"]
     assert cells(runs.page)[:3] == ["r1", "r54", "r2"]
     first = card.get_by_role("option").first
@@ -71,7 +71,7 @@ def test_the_cells_are_read_and_opened_by_keyboard(runs: CardPage) -> None:
     expect(line).to_contain_text("#53 · queued")
     page.keyboard.press("Home")
     page.keyboard.press("Enter")
-    opened = page.locator(".nbjobs-opened")
+    opened = page.locator(".nbjobs-below")
     expect(opened).to_have_text("the card of r1")
     expect(page.locator('[data-run="r1"]')).to_have_attribute("aria-selected", "true")
     page.keyboard.press("Enter")
