@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import functools
 import io
-import queue
 import sys
 import threading
 import time
@@ -89,8 +88,8 @@ class AsyncChild:
         self._began_ns = 0
         self._alone = True
 
-    async def serve(self, first: Claim, waiting: queue.SimpleQueue[Claim | None]) -> None:
-        """Begins with `first` and what waits behind it."""
+    async def serve(self, first: Claim) -> None:
+        """Begins with `first`."""
         loop = asyncio.get_running_loop()
         self._inbox.put_nowait(first)
 
@@ -100,7 +99,7 @@ class AsyncChild:
         def cancel(owner: str) -> None:
             loop.call_soon_threadsafe(self._cancel, owner)
 
-        self._desk.send_runs_to_loop(put, cancel, waiting)
+        self._desk.send_runs_to_loop(put, cancel)
         beat = asyncio.create_task(self._beat(), name="nbjobs-beat")
         self._own = {beat, asyncio.current_task()}  # type: ignore[arg-type]
         while (claim := await self._inbox.get()) is not None:
@@ -168,14 +167,14 @@ class AsyncChild:
             await asyncio.sleep(BEAT_SECONDS)
 
 
-def serve(first: Claim, desk: Desk, waiting: queue.SimpleQueue[Claim | None], upkeep: Upkeep) -> None:
+def serve(first: Claim, desk: Desk, upkeep: Upkeep) -> None:
     """Turns this child into one for async bodies, until its worker closes the socket."""
     plain = sys.stdout, sys.stderr
     sys.stdout = SplitStream("stdout", desk, plain[0])  # type: ignore[arg-type]
     sys.stderr = SplitStream("stderr", desk, plain[1])  # type: ignore[arg-type]
     try:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            asyncio.run(AsyncChild(desk, upkeep).serve(first, waiting))
+            asyncio.run(AsyncChild(desk, upkeep).serve(first))
     finally:
         sys.stdout, sys.stderr = plain
 

@@ -1,16 +1,15 @@
 """The process that runs bodies, one sync body after the other or many async ones at once.
 
 A child is born by the nursery, serves one worker, and leaves when the worker closes its socket. What it
-says: ``up`` once; for each run ``started``, then ``done`` with the outcome, what the body used and what it
-left behind; or ``refused`` where the code on disk is newer than what is loaded here. Whether it is used
-again is the worker's decision.
+says: ``up`` once; for each run ``started``, ``over`` when a sync body is, then ``done`` with the outcome, what the
+body used and what it left behind; or ``refused`` where the code on disk is newer than what is loaded here. Whether
+it is used again is the worker's decision.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import queue
 import sys
 import time
 import traceback
@@ -56,13 +55,7 @@ class Child:
     """Serves one worker until it closes the socket."""
 
     def __init__(self, channel: Channel, *, performer: str, children: int) -> None:
-        self._inbox: queue.SimpleQueue[Claim | None] = queue.SimpleQueue()
-        self._desk = Desk(
-            channel,
-            load_performer(performer),
-            on_run=self._inbox.put,
-            on_end=lambda: self._inbox.put(None),
-        )
+        self._desk = Desk(channel, load_performer(performer))
         self._children = children
 
     def serve(self) -> None:
@@ -70,9 +63,9 @@ class Child:
         lending.set_lender(self._desk.lend)
         self._desk.open()
         upkeep = Upkeep(self._children)
-        while (claim := self._inbox.get()) is not None:
+        while (claim := self._desk.next()) is not None:
             if claim["kind"] == "async":
-                asyncchild.serve(claim, self._desk, self._inbox, upkeep)
+                asyncchild.serve(claim, self._desk, upkeep)
                 return
             self._run(claim, upkeep)
 
@@ -85,8 +78,13 @@ class Child:
         current_owner.set(claim["owner"])
         outcome: Any = None
         error = ""
+
+        def over() -> Usage | None:
+            self._desk.over(claim)
+            return meter.read()
+
         try:
-            outcome = to_wire(self._desk.begin(claim, meter.read).perform())
+            outcome = to_wire(self._desk.begin(claim, over).perform())
         except BaseException as caught:
             error = tell_error(caught)
         if self._desk.left:  # a fork that the body made and that came back out of it: its work is done

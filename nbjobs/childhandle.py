@@ -32,6 +32,9 @@ class Owner(Protocol):
     def on_idle(self, child: ChildHandle, dirty: list[str]) -> None:
         """A run of the child has ended."""
 
+    def on_over(self, child: ChildHandle) -> None:
+        """A body is over; its end is still to be written."""
+
     def on_lend(self, child: ChildHandle, running: Running, lending: bool) -> None:
         """A body waits for another run, or no longer does."""
 
@@ -66,7 +69,7 @@ class ChildHandle:
         self._loop = asyncio.get_running_loop()
         ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._pipes = [Pipe(stream, self._printed) for stream in ("stdout", "stderr")]
-        self._link = Link(ours, on_message=self._handle, on_end=self._on_eof, on_readable=self._drain)
+        self._link = Link(ours, on_message=self._handle, on_end=self._on_eof)
         for pipe in self._pipes:
             self._loop.add_reader(pipe.fd, self._on_printed, pipe)
 
@@ -185,6 +188,9 @@ class ChildHandle:
             running.printed([Line(message["stream"], text, ns) for text, ns in message["lines"]])
         elif op == "limit":
             running.limit(message["timeout"], message["within"], self._end_late)
+        elif op == "over":
+            running.unlimit()
+            self._owner.on_over(self)
         elif op in ("lend", "unlend"):
             self._owner.on_lend(self, running, op == "lend")
         elif op in ("done", "refused"):
@@ -196,10 +202,11 @@ class ChildHandle:
         self._loop.call_later(_STACK_PATIENCE, self._kill_late, running)
 
     def _kill_late(self, running: Running) -> None:
-        if not running.ended.done():
+        if running.overdue and not running.ended.done():
             self.kill("killed")
 
     def _end(self, running: Running, message: Message) -> None:
+        self._drain()
         if len(self.runs) == 1:
             for pipe in self._pipes:
                 pipe.finish_line()

@@ -1,22 +1,24 @@
-"""What a child knows of its worker: a socket, a thread that reads it, and the attempts under way.
+"""What a child knows of its worker: a socket, and the attempts under way.
 
-The main thread belongs to the bodies. The thread here hands it what to run, and tells a running attempt to
-stop, which needs no more than a moment of the interpreter. Where the worker is gone while a body runs, the
-whole process group ends: nobody is left to hear of it.
+The main thread belongs to the bodies. While it has none it reads the socket itself, which spares a short run two
+changes of thread. While it runs one, a thread here reads, and tells the attempt to stop, which needs no more than a
+moment of the interpreter. Where the worker is gone while a body runs, the whole process group ends: nobody is left
+to hear of it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import functools
 import os
 import queue
+import selectors
 import signal
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -55,7 +57,11 @@ class Attempt(Protocol):
 
 
 Performer = Callable[[Claim, Callable[[], Usage | None]], Attempt]
-"""Makes the attempt that a claim stands for; the function it is given tells what was used so far."""
+"""Makes the attempt that a claim stands for.
+
+The function it is given is called when the body is over and only its end is still to be written; it tells what was
+used so far.
+"""
 
 
 class Desk:
@@ -64,23 +70,17 @@ class Desk:
     Args:
         channel: the socket to the worker.
         performer: makes attempts.
-        on_run: called in the reading thread with the claim of each run that arrives.
-        on_end: called there when the worker wants no more of this child.
     """
 
-    def __init__(
-        self,
-        channel: Channel,
-        performer: Performer,
-        *,
-        on_run: Callable[[Claim], None],
-        on_end: Callable[[], None],
-    ) -> None:
+    def __init__(self, channel: Channel, performer: Performer) -> None:
         self.report = channel.send
         self._channel = channel
         self._performer = performer
-        self._on_run = on_run
-        self._on_end = on_end
+        self._inbox: deque[Claim] = deque()
+        self._on_run: Callable[[Claim], None] = self._inbox.append
+        self._on_end: Callable[[], None] = lambda: None
+        self._ears = selectors.DefaultSelector()  # the thread's: holds the socket while it is to read
+        self._reading = threading.Lock()
         self._lock = threading.Lock()
         self._attempts: dict[str, Attempt] = {}
         self._expected: dict[str, str] = {}  # owners of runs that have not begun, and why they shall stop
@@ -94,6 +94,15 @@ class Desk:
         os.register_at_fork(after_in_child=self._channel.close)
         threading.Thread(target=self._listen, name="nbjobs-socket", daemon=True).start()
         self.report({"op": "up"})
+
+    def next(self) -> Claim | None:
+        """The run that comes next, for the main thread; None where the worker wants no more of this child."""
+        while not self._inbox:
+            messages = self._channel.read()
+            if messages is None:
+                return None
+            self._handle_all(messages)
+        return self._inbox.popleft()
 
     @property
     def left(self) -> bool:
@@ -110,16 +119,26 @@ class Desk:
         with self._lock:
             self._attempts[owner] = attempt
             reason = self._expected.pop(owner, "")
+        if not self._in_loop:
+            self._ears.register(self._channel, selectors.EVENT_READ)
         if reason:
             attempt.stop(reason)
         self.report({"op": "started", "owner": owner, "ahead": attempt.ahead_ns})
         return attempt
+
+    def over(self, claim: Claim) -> None:
+        """The body is over: the worker may claim for its place while the end is written."""
+        if not self._in_loop and not self.left:
+            self.report({"op": "over", "owner": claim["owner"]})
 
     def end(self, claim: Claim) -> None:
         """The attempt no longer hears of stops; to be called before its end is reported."""
         with self._lock:
             self._attempts.pop(claim["owner"], None)
             self._expected.pop(claim["owner"], None)
+        if not self._in_loop and self._ears.get_map():
+            with self._reading:
+                self._ears.unregister(self._channel)
 
     def _limit(self, owner: str, timeout: float, within: float) -> None:
         """Has the worker end this process where the attempt takes longer; what was said before no longer counts."""
@@ -156,29 +175,36 @@ class Desk:
         self,
         on_run: Callable[[Claim | None], None],
         on_cancel: Callable[[str], None],
-        waiting: queue.SimpleQueue[Claim | None],
     ) -> None:
-        """Hands runs to an event loop from now on, those included that wait in `waiting`; None at the end.
+        """Hands runs to an event loop from now on, those included that have arrived already; None at the end.
 
         The loop is also told whose body is to be cancelled.
         """
-        with self._lock:
-            self._in_loop = True
-            self._on_cancel = on_cancel
-            self._on_end = lambda: on_run(None)
-            self._on_run = on_run
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    on_run(waiting.get_nowait())
+        self._in_loop = True
+        self._on_cancel = on_cancel
+        self._on_end = lambda: on_run(None)
+        self._on_run = on_run
+        while self._inbox:
+            on_run(self._inbox.popleft())
+        self._ears.register(self._channel, selectors.EVENT_READ)
 
     def _listen(self) -> None:
-        while (messages := self._channel.read()) is not None:
-            for message in messages:
-                self._handle(message)
+        """Reads the socket while a body has the main thread."""
+        messages: list[Message] | None = []
+        while messages is not None:
+            self._ears.select()
+            with self._reading:
+                if self._ears.get_map():
+                    messages = self._channel.read(wait=False)
+                    self._handle_all(messages or ())
         with self._lock:
             if self._attempts:
                 os.killpg(0, signal.SIGKILL)
             self._on_end()
+
+    def _handle_all(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self._handle(message)
 
     def _handle(self, message: Message) -> None:
         op = message["op"]

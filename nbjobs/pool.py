@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .births import BIRTH_TRIES, LONGEST_PAUSE, Births
@@ -32,6 +33,7 @@ from .wire import Message
 __all__ = ["Claim", "End", "OnOutput", "Pool", "PoolError"]
 
 _REMEMBERED = 10_000
+_END_PATIENCE = 0.05  # for an end to be written; a new child costs less than a longer wait
 
 logger = logging.getLogger("nbjobs.pool")
 
@@ -52,6 +54,7 @@ class Pool:
     Args:
         settings: `children`, `async_runs`, `child_runs` are heeded; all travel to the children.
         on_output: gets what bodies print: the claim (None where it cannot be told) and lines.
+        on_over: called when a body is over and there is room for another, though its end is not written yet.
         performer: ``module:function`` that makes an attempt from a claim as a dict, for tests.
         birth: ``fork`` or ``spawn``; default: what is safe on this platform.
         stall_warning: seconds of silence of an async child's loop until its stack is printed.
@@ -63,6 +66,7 @@ class Pool:
         settings: NbJobs,
         on_output: OnOutput,
         *,
+        on_over: Callable[[], None] = lambda: None,
         performer: str = DEFAULT_PERFORMER,
         birth: str = "",
         stall_warning: float = 5.0,
@@ -79,6 +83,9 @@ class Pool:
         self._held: dict[str, _Held] = {}
         self._places = {"sync": 0, "async": 0}
         self._lent = {"sync": 0, "async": 0}
+        self._on_over = on_over
+        self._finishing: set[ChildHandle] = set()
+        self._came = asyncio.Event()
         self._alone: dict[tuple[str, str], None] = {}
         self._spare: asyncio.Task[None] | None = None
 
@@ -119,7 +126,8 @@ class Pool:
         if self.trouble or not self._births.possible:
             return 0
         limit = self._settings.async_runs if kind == "async" else self._settings.children
-        return max(0, limit - self._places[kind] + self._lent[kind])
+        over = len(self._finishing) if kind == "sync" else 0
+        return max(0, limit - self._places[kind] + self._lent[kind] + over)
 
     async def run(self, claim: Claim) -> End:
         """Has an attempt performed, and says how it ended. Cancelling this kills its process.
@@ -186,6 +194,7 @@ class Pool:
 
     def on_idle(self, child: ChildHandle, dirty: list[str]) -> None:
         """A run of the child has ended: it is used again, or replaced."""
+        self._finishing.discard(child)
         if dirty:
             logger.debug("child %d is replaced: %s", child.pid, "; ".join(dirty))
         worn = bool(dirty) or child.retiring or child.alone or child.served >= self._settings.child_runs
@@ -199,7 +208,14 @@ class Pool:
             self._births.retire(child)
         else:
             self._idle.append(child)
+        self._came.set()
         self._want_spare()
+
+    def on_over(self, child: ChildHandle) -> None:
+        """A body is over: another one may begin while its end is written."""
+        if len(self._finishing) < self._settings.children:
+            self._finishing.add(child)
+            self._on_over()
 
     def on_lend(self, child: ChildHandle, running: Running, lending: bool) -> None:
         """A body waits for another run, or no longer does."""
@@ -215,10 +231,12 @@ class Pool:
     def on_gone(self, child: ChildHandle) -> None:
         """The child is dead."""
         self._births.forget(child)
+        self._finishing.discard(child)
         with contextlib.suppress(ValueError):
             self._idle.remove(child)
         if child is self._shared:
             self._shared = None
+        self._came.set()
         self._want_spare()
 
     # Runs.
@@ -250,8 +268,7 @@ class Pool:
             raise
         finally:
             held.child = held.running = None
-            if running.lent:
-                self._lent[claim.kind] -= 1
+            self._lent[claim.kind] -= running.lent
         self._remember(claim, end)
         return end
 
@@ -293,8 +310,8 @@ class Pool:
         return child
 
     async def _take(self, *, newest: bool = True) -> ChildHandle:
-        """An idle child, else a new one; a spare is made ready behind it."""
-        while self._idle:
+        """An idle child, else one that becomes so in a moment, else a new one; a spare is made ready behind it."""
+        while self._idle or await self._comes():
             child = self._idle.pop(-1 if newest else 0)
             if child.usable:
                 self._want_spare()
@@ -307,8 +324,18 @@ class Pool:
         finally:
             self._want_spare()
 
+    async def _comes(self) -> bool:
+        """Waits a moment for the children whose bodies are over; whether one is idle now."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _END_PATIENCE
+        while self._finishing and not self._idle and loop.time() < until:
+            self._came.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._came.wait(), until - loop.time())
+        return bool(self._idle)
+
     def _want_spare(self) -> None:
-        wanted = not self._idle and not self._closing and self._births.possible
+        wanted = not self._idle and not self._finishing and not self._closing and self._births.possible
         if wanted and (self._spare is None or self._spare.done()):
             self._spare = asyncio.get_running_loop().create_task(self._bear_spare())
 

@@ -105,14 +105,16 @@ class Running:
 
     def limit(self, timeout: float, within: float, on_late: Callable[[Running], None]) -> None:
         """Calls `on_late` unless the attempt ends within so many seconds; what was said before no longer counts."""
-        self._unlimit()
+        self.unlimit()
         self._limit = asyncio.get_running_loop().call_later(within, self._late, timeout, on_late)
 
     def _late(self, timeout: float, on_late: Callable[[Running], None]) -> None:
         self.overdue = timeout
         on_late(self)
 
-    def _unlimit(self) -> None:
+    def unlimit(self) -> None:
+        """Takes the limit back: the body is over."""
+        self.overdue = 0.0
         if self._limit is not None:
             self._limit.cancel()
             self._limit = None
@@ -131,7 +133,7 @@ class Running:
     def end(self, end: End | None) -> None:
         """Says how it ended; only the first word counts."""
         self.flush()
-        self._unlimit()
+        self.unlimit()
         if not self.ended.done():
             self.ended.set_result(end)
 

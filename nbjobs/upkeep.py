@@ -13,7 +13,9 @@ import sys
 import sysconfig
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from . import birth
 from .vitals import MIB, memory_limit, resident_bytes
@@ -34,7 +36,7 @@ class Baseline:
     def __init__(self, memory_limit: int) -> None:
         self._memory_limit = memory_limit
         self._directory = _directory()
-        self._environment = dict(os.environ)
+        self._environment = _environment()
         self._threads = set(threading.enumerate())
         self._programs = set(_programs())
 
@@ -43,9 +45,9 @@ class Baseline:
         found = self._threads_left() + [one for one in _programs() if one not in self._programs]
         if _directory() != self._directory:
             found.append("changed directory")
-        if dict(os.environ) != self._environment:
+        if _environment() != self._environment:
             found.append("changed environment")
-        memory = resident_bytes()
+        memory = resident_bytes(above=self._memory_limit)
         if memory > self._memory_limit:
             found.append(f"holds {memory // MIB} MiB")
         return found
@@ -65,9 +67,15 @@ class Baseline:
 
 def _directory() -> str:
     try:
-        return str(Path.cwd())
+        return os.getcwd()  # noqa: PTH109 - asked after each body
     except OSError:
         return "deleted"
+
+
+def _environment() -> dict[Any, Any]:
+    """A copy of the environment, as it is stored: to decode all of it takes fifty times as long."""
+    stored: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
+    return dict(stored)
 
 
 def _programs() -> list[str]:

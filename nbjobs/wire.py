@@ -32,6 +32,7 @@ import msgspec
 Message = dict[str, Any]
 
 _CHUNK = 65_536
+_CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _FDS = 16
 _FDS_SPACE = 256  # room for one message's descriptors on every platform
 
@@ -97,9 +98,9 @@ class Channel:
             sent = self._socket.sendmsg([data], _rights(fds)) if fds else 0
             self._socket.sendall(data[sent:])
 
-    def read(self) -> list[Message] | None:
+    def read(self, *, wait: bool = True) -> list[Message] | None:
         """The messages that one look at the socket gives: perhaps none, None where it was closed."""
-        flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+        flags = _CLOEXEC if wait else _CLOEXEC | socket.MSG_DONTWAIT
         try:
             data, ancillary, _, _ = self._socket.recvmsg(_CHUNK, _FDS_SPACE, flags)
         except (BlockingIOError, InterruptedError):
@@ -131,7 +132,6 @@ class Link:
 
     Args:
         sock: becomes non-blocking; the link closes it.
-        on_readable: called in the loop before anything is read (a child's output is drained there).
         on_message: called with each message, in order.
         on_end: called once, when the other side is gone or the link was closed.
     """
@@ -142,7 +142,6 @@ class Link:
         *,
         on_message: Callable[[Message], None],
         on_end: Callable[[], None],
-        on_readable: Callable[[], None] | None = None,
     ) -> None:
         sock.setblocking(False)
         self._socket = sock
@@ -150,7 +149,6 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._on_message = on_message
         self._on_end = on_end
-        self._on_readable = on_readable
         self._backlog: deque[tuple[bytes, Sequence[int], bool]] = deque()
         self._loop.add_reader(sock, self.read)
 
@@ -178,8 +176,6 @@ class Link:
         """Handles what has arrived; whether something had."""
         if self.closed:
             return False
-        if self._on_readable is not None:
-            self._on_readable()
         messages = self._channel.read()
         if messages is None:
             self.close()

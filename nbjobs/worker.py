@@ -86,7 +86,7 @@ class Worker(arq.worker.Worker):
         self._services: list[asyncio.Task[None]] = []
         self._clients = _clients(url)
         leases = Leases(self._clients[0], settings)
-        self.children = Pool(settings, self._on_output)
+        self.children = Pool(settings, self._on_output, on_over=lambda: self._on_free("sync"))
         self.attempts = Attempts(
             leases,
             self.children,

@@ -38,7 +38,8 @@ class Performance:
 
     ahead_ns = 0
 
-    def __init__(self, claim: dict[str, Any]) -> None:
+    def __init__(self, claim: dict[str, Any], over: Any) -> None:
+        self.over = over
         self._body = globals()[claim["body"]]
         self._args = claim["args"]
         self.stopped = threading.Event()
@@ -61,7 +62,7 @@ class Performance:
 def make(claim: dict[str, Any], usage: Any) -> Performance:
     if claim["body"] == "unmakeable":
         raise ValueError("no such job")
-    return Performance(claim)
+    return Performance(claim, usage)
 
 
 def __getattr__(name: str) -> Any:
@@ -126,6 +127,14 @@ def writes_in_c(attempt: Performance, size: int) -> None:
 
 def buffers_in_c(attempt: Performance) -> None:
     ctypes.CDLL(None).puts(b"from C")
+
+
+def ends_slowly(attempt: Performance, gate: str) -> int:
+    """The body is over, and its end is not written before the gate is opened."""
+    attempt.over()
+    while not Path(gate).exists():
+        time.sleep(0.002)
+    return os.getpid()
 
 
 def holds_gil(attempt: Performance) -> None:

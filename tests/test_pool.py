@@ -108,12 +108,12 @@ async def test_a_child_leads_a_process_group_and_goes_first_when_memory_ends(ben
 
 
 async def test_a_child_holds_its_own_socket_and_pipes_only(bench: Any) -> None:
-    """No descriptor of the nursery or of another child gets into a child."""
+    """No descriptor of the nursery or of another child gets into a child; a selector watches its socket."""
     b = await bench()
     for _ in range(3):
         facts = await b.value("facts")
         own = [fd for fd, target in facts["fds"].items() if not target.startswith("/proc")]
-        assert facts["fds"]["0"] == "/dev/null" and len(own) == 4, facts["fds"]
+        assert facts["fds"]["0"] == "/dev/null" and len(own) == 5, facts["fds"]
         await b.begin("waits_for_stop")
 
 
@@ -431,6 +431,51 @@ async def test_no_more_places_are_lent_than_there_are(bench: Any) -> None:
     assert b.pool.free("sync") == 1
 
 
+async def test_the_next_body_begins_while_the_end_of_one_is_written(bench: Any, tmp_path: Path) -> None:
+    """A body that is over takes no place, though its end is still to be written: another child takes the next one."""
+    room = list[int]()
+    b = await bench(on_over=lambda: room.append(1))
+    _, task = await b.begin("ends_slowly", str(tmp_path / "gate"))
+    await await_until(lambda: b.pool.free("sync") == 2)
+    assert room == [1]
+    other = await b.value("pid")
+    (tmp_path / "gate").touch()
+    end = await task
+    assert end.outcome["value"] != other
+    assert b.pool.free("sync") == 2
+
+
+async def test_no_more_ends_are_outstanding_than_there_are_places(bench: Any, tmp_path: Path) -> None:
+    """Where ends cannot be written, bodies do not go on beginning for ever."""
+    b = await bench(children=1)
+    tasks = [(await b.begin("ends_slowly", str(tmp_path / "gate")))[1] for _ in range(2)]
+    await b.value("pid")  # what the second one has said of its body has arrived before
+    assert b.pool.free("sync") == 0
+    (tmp_path / "gate").touch()
+    await asyncio.gather(*tasks)
+    assert b.pool.free("sync") == 1
+
+
+@pytest.mark.parametrize("patience", [30.0, 0.01])
+async def test_a_child_that_is_about_to_be_idle_is_waited_for(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    """A new process costs more than a moment of patience; no longer than that, though."""
+    monkeypatch.setattr("nbjobs.pool._END_PATIENCE", patience)
+    b = await bench()
+    _, first = await b.begin("ends_slowly", str(tmp_path / "gate"))
+    await await_until(lambda: b.pool.free("sync") == 2 and b.pool._idle, description="a spare is up")
+    owner, second = await b.begin("waits_for_stop")
+    third = asyncio.ensure_future(b.value("pid"))
+    if patience < 1:
+        assert await third not in b.pool.pids()[:2]
+    (tmp_path / "gate").touch()
+    pid = (await first).outcome["value"]
+    assert (await third == pid) == (patience > 1)
+    b.pool.stop(owner, "stopping")
+    await second
+
+
 async def test_async_bodies_lend_without_waiting(bench: Any) -> None:
     """In the shared child a wait for another run frees a place too."""
     b = await bench(async_runs=1)
@@ -585,7 +630,7 @@ async def test_nothing_is_leaked_by_many_runs(bench: Any) -> None:
     """After 200 runs in a row, deaths and replacements among them, descriptors and processes are as before."""
     b = await bench(child_runs=20)
     await b.run("nothing")
-    await await_until(lambda: len(b.pool._idle) >= 1, description="a spare is up")
+    await await_until(lambda: len(b.pool._idle) == 2, description="a spare is up")
 
     def usage() -> tuple[int, int]:
         return len(list(Path("/proc/self/fd").iterdir())) - 3 * len(b.pool.pids()), len(b.pool.pids())

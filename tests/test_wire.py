@@ -136,20 +136,3 @@ async def test_what_was_sent_before_the_end_is_read_before_it() -> None:
     end.theirs.close()
     await await_until(lambda: end.ends, description="the end is seen")
     assert end.got == MESSAGES
-
-
-async def test_what_to_read_first_is_read_first() -> None:
-    """`on_readable` is called before the messages that woke the link."""
-    order: list[str] = []
-    ours, theirs = socket.socketpair()
-    link = Link(
-        ours,
-        on_message=lambda message: order.append(message["op"]),
-        on_end=lambda: order.append("end"),
-        on_readable=lambda: order.append("output"),
-    )
-    theirs.sendall(encode({"op": "done"}))
-    await await_until(lambda: "done" in order, description="the message is read")
-    assert order[:2] == ["output", "done"]
-    link.close()
-    theirs.close()
