@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import linecache
 import platform
 import sys
 import types
+from collections import ChainMap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
@@ -22,10 +24,13 @@ from . import shown
 from .errors import CodeRefused, JobNotFound, NotData, TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 CODE_LIMIT = 1024 * 1024  # bytes
+SOURCE_LIMIT = 64 * 1024  # characters of one file; longer ones are shown without their lines
 PYTHON = ".".join(platform.python_version_tuple()[:2])
+
+_UNNAMED = "<dynamic-code>"  # what cloudpickle calls every file
 
 
 class Code(NamedTuple):
@@ -65,14 +70,16 @@ def pack(job: Any) -> Code:
         TooLarge: it has more than 1 MiB, mostly because it refers to data.
     """
     name = name_of(job.fn)
+    written = io.BytesIO()
     try:
-        pickled = cloudpickle.dumps(job)
+        pickler = _Pickler(written)
+        pickler.dump(job)
     except Exception as error:
         raise NotData(
             f"The job {name} cannot be sent to a worker: {error}. It is defined in a notebook, so it travels with all "
             "that it refers to. Open files and connections inside it, or move it to a module."
         ) from error
-    data = msgspec.msgpack.encode(_Packed(PYTHON, name, pickled, _sources(job.fn)))
+    data = msgspec.msgpack.encode(_Packed(PYTHON, name, written.getvalue(), _sources(pickler.files)))
     if len(data) > CODE_LIMIT:
         raise TooLarge(
             f"The job {name} has {len(data):,} bytes with all that it refers to, {CODE_LIMIT:,} are allowed. "
@@ -140,7 +147,25 @@ def load(data: bytes) -> Any:
     return job
 
 
-def _sources(fn: Callable[..., Any]) -> dict[str, str]:
-    filename = fn.__code__.co_filename
-    lines = linecache.getlines(filename)
-    return {filename: "".join(lines)} if lines else {}
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles functions with the files that they were defined in.
+
+    cloudpickle calls them all the same, and a traceback would show no line of them.
+    """
+
+    def __init__(self, file: io.BytesIO) -> None:
+        self.files: set[str] = set()
+        known = cloudpickle.Pickler.dispatch_table
+        self._reduce = known[types.CodeType]
+        self.dispatch_table = ChainMap({types.CodeType: self._code}, known)
+        super().__init__(file)
+
+    def _code(self, code: types.CodeType) -> tuple[Any, ...]:
+        make, args = self._reduce(code)
+        self.files.add(code.co_filename)
+        return make, tuple(code.co_filename if type(one) is str and one == _UNNAMED else one for one in args)
+
+
+def _sources(files: Iterable[str]) -> dict[str, str]:
+    found = {name: "".join(linecache.getlines(name)) for name in sorted(files)}
+    return {name: text for name, text in found.items() if 0 < len(text) < SOURCE_LIMIT}

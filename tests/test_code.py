@@ -124,3 +124,29 @@ def test_code_that_drags_data_along_is_refused() -> None:
 
     with pytest.raises(TooLarge, match="1,048,576 are allowed"):
         code.pack(heavy)
+
+
+CELLS = """
+    import linecache
+    import sys
+
+    def cell(name, text):
+        text = text.replace("|", chr(10))
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+        exec(compile(text, name, "exec"), globals())
+
+    cell("/tmp/ipykernel_1/2.py", "def helper(x):|    return 1 / x  # in the second cell|")
+    cell("/tmp/ipykernel_1/1.py", "from nbjobs import job|@job|def divide(x):|    return helper(x)|")
+    from nbjobs import code
+    sys.stdout.buffer.write(code.pack(divide).data)
+"""
+
+
+def test_a_traceback_shows_the_lines_of_its_cells() -> None:
+    """Each in its own file, although the worker has none of them."""
+    told = run_by_value(
+        packed_in_a_notebook(CELLS),
+        "import traceback\ntry:\n    job(0)\nexcept ZeroDivisionError:\n    print(traceback.format_exc())",
+    )
+    assert 'File "/tmp/ipykernel_1/1.py", line 4, in divide\n    return helper(x)\n' in told
+    assert 'File "/tmp/ipykernel_1/2.py", line 2, in helper\n    return 1 / x  # in the second cell\n' in told
