@@ -20,6 +20,7 @@ __all__ = ["Attempt", "Details", "Error", "Output", "Row", "Segment", "details"]
 
 _FRAME = re.compile(r'^\s*File "([^"\n]+)", line (\d+), in (.+)\n(?:\s+(.+))?', re.MULTILINE)
 _FOREIGN = re.compile(r"site-packages|dist-packages|[/\\]lib[/\\]python\d|[/\\]nbjobs[/\\]|^<frozen")
+_ASKED = {"paused": "it was paused", "cancelled": "it was cancelled"}  # by its owner: no interruption
 _CELL = re.compile(r"ipykernel_\d+|^<ipython-input")
 
 
@@ -114,9 +115,11 @@ def _timeline(view: RunView) -> Iterator[Segment]:
 
 
 def _gap(attempt: AttemptView, view: RunView, *, last: bool) -> str:
+    if attempt.reason in _ASKED:
+        return attempt.reason
     state = view.state if last and view.state in ("paused", "retrying") else "interrupted"
     told = reason(attempt.reason, attempt.signal)
-    return f"{state}: {told}" if told and attempt.reason != state else state
+    return f"{state}: {told}" if told else state
 
 
 def _spoken(segment: Segment) -> str:
@@ -145,9 +148,9 @@ def _told(attempt: AttemptView, before: AttemptView | None, view: RunView, *, la
         parts.append(f"resumed at {words.title(attempt.step)}{_cursor(attempt)}")
     if attempt.worker:
         parts.append(f"worker {attempt.worker}")
-    if before is not None and (why := reason(before.reason, before.signal)):
+    if before is not None and (why := _ASKED.get(before.reason) or reason(before.reason, before.signal)):
         parts.append(f"after: {why}")
-    if last and attempt.ended and view.state != "completed" and (why := reason(attempt.reason, attempt.signal)):
+    if last and attempt.ended and not view.error_type and (why := reason(attempt.reason, attempt.signal)):
         parts.append(f"ended: {why}")
     return ", ".join(parts)
 
@@ -219,5 +222,5 @@ def _own_frame(traceback: str) -> tuple[str, str]:
     if not own:
         return "", ""
     file, number, function, code = own[-1]
-    name = "the notebook" if _CELL.search(file) else PurePath(file.replace("\\", "/")).name
+    name = "a cell" if _CELL.search(file) else PurePath(file.replace("\\", "/")).name
     return f"{function}, line {number} of {name}", code.strip("~^ ")

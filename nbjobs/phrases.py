@@ -36,6 +36,7 @@ _AFTER = {
     "child_died": "its process died",
     "worker_died": "its worker died",
     "error": "an error",
+    "exception": "an error",
 }
 
 

@@ -147,6 +147,14 @@ def test_the_last_attempt_says_why_it_ended() -> None:
     assert attempts(midway().killed().view)[1][0].endswith("ended: its process died (SIGKILL)")
 
 
+def test_what_the_owner_asked_for_is_no_interruption() -> None:
+    """A pause, and a cancel behind which the run was opened again, are told as such."""
+    story = midway().state("job.interrupt", "paused", reason="paused").state("job.unpaused", "queued")
+    view = story.started(2).loading(12_431).view
+    assert attempts(view)[2][0] == "Attempt 3, resumed at load rows, cursor 12,431, worker w-1, after: it was paused"
+    assert [part.text for part in details(view).timeline if part.kind == "gap"][1] == "paused"
+
+
 def test_facts_are_times_costs_and_place() -> None:
     """Those that are known, and no others."""
     story = Story().queued().started().loading().progress(5).loaded()
@@ -195,7 +203,7 @@ def test_an_error_shows_the_users_own_frame_first() -> None:
     error = details(failed(TRACEBACK)).error
     assert error is not None
     assert (error.text, error.place, error.code) == (
-        "ValueError: no date", "check, line 7 of the notebook", "return parse(row)",
+        "ValueError: no date", "check, line 7 of a cell", "return parse(row)",
     )  # fmt: skip
     assert error.traceback == TRACEBACK.rstrip()
 

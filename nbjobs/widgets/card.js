@@ -416,7 +416,7 @@ class Opened {
     this.steps = element("ol", "nbjobs-steps");
     this.timeline = element("div", "nbjobs-timeline");
     this.attempts = element("ol", "nbjobs-attempts");
-    this.rows = element("dl", "nbjobs-rows");
+    this.rows = element("ul", "nbjobs-rows");
     this.id = element("code", "nbjobs-run", face.run);
     this.place = element("div", "nbjobs-place");
     this.code = element("code", "nbjobs-code");
@@ -450,6 +450,7 @@ class Opened {
     setAttribute(this.steps, "aria-label", "Steps");
     setAttribute(this.timeline, "role", "img");
     setAttribute(this.attempts, "aria-label", "Attempts");
+    setAttribute(this.rows, "aria-label", "Facts");
     for (const [node, label] of /** @type {[Element, string][]} */ ([
       [this.traceback, `Traceback of ${face.name}`],
       [this.result, `Result of ${face.name}`],
@@ -466,8 +467,17 @@ class Opened {
     this.all = false;
     this.seen = 0;
     this.follows = true;
-    this.log.addEventListener("scroll", () => {
-      this.follows = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 8;
+    this.top = 0;
+    const { log } = this;
+    const leave = (/** @type {boolean} */ up) => {
+      if (up) this.follows = false; // before the next lines come: scrolling takes a moment to begin
+    };
+    log.addEventListener("keydown", ({ key }) => leave(["ArrowUp", "PageUp", "Home"].includes(key)));
+    log.addEventListener("wheel", ({ deltaY }) => leave(deltaY < 0), { passive: true });
+    log.addEventListener("scroll", () => {
+      leave(log.scrollTop < this.top);
+      if (log.scrollTop > this.top && log.scrollHeight - log.scrollTop - log.clientHeight < 8) this.follows = true;
+      this.top = log.scrollTop;
     });
   }
 
@@ -487,7 +497,8 @@ class Opened {
     this.drawSteps(face, now);
     if (!details) return;
     this.drawTimes(details, face.ended ? 0 : now);
-    list(this.rows, details.facts, () => element("div", "nbjobs-row", element("dt", ""), element("dd", "")), (row, fact) => {
+    const made = () => element("li", "nbjobs-row", element("span", "nbjobs-label"), " ", element("span", "nbjobs-value"));
+    list(this.rows, details.facts, made, (row, fact) => {
       setText(row.firstChild, fact.label);
       setText(row.lastChild, fact.since ? duration((fact.before ?? 0) + now - fact.since) : (fact.text ?? ""));
     });
@@ -556,6 +567,7 @@ class Opened {
     if (!this.follows) return; // whoever reads further up keeps the place
     while (this.log.children.length > lines.length) this.log.firstChild?.remove();
     this.log.scrollTop = this.log.scrollHeight;
+    this.top = this.log.scrollTop;
   }
 }
 

@@ -178,7 +178,7 @@ def test_facts_and_attempts_are_shown_as_they_came(cards: CardPage) -> None:
     face, details = opened(FAILED)
     card = cards.open_card("a", face, details)
     shown = card.locator(".nbjobs-row").evaluate_all(
-        "rows => rows.map(row => [...row.children].map(c => c.textContent))"
+        "rows => rows.map(row => [...row.children].map(one => one.textContent))"
     )
     assert shown == [[row["label"], row["text"]] for row in details["facts"]]
     assert ["Peak memory", "118 MB"] in shown

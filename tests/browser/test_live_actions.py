@@ -1,0 +1,184 @@
+"""The buttons of a live card, pressed in a real JupyterLab and Notebook, beside a real worker."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from .conftest import Process
+from .lab import Lab
+
+JOB = """
+import time
+from pathlib import Path
+from nbjobs import job, step
+
+@job(resume_errors_after_advancing=False, steps=["prepare", "load_rows", "finalize"])
+def import_orders(rows, folder):
+    step("prepare", print, "prepared")
+    for number in step.each("load_rows", range(rows)):
+        print("row", number)
+        time.sleep(0.02)
+        if Path(folder, "break").exists():
+            raise ValueError(f"row {number}: no date")
+    step("finalize", print, "finished")
+"""
+CARD = "run = import_orders.enqueue(100_000, {folder!r})\nrun.card()"
+BUSY = """
+while not Path({folder!r}, "over").exists():
+    sum(range(50_000))
+print("the kernel was busy")
+"""
+
+# Notes what a screen reader would be told, and when.
+_LISTEN = """() => {
+    window.told = [];
+    const note = () => {
+        const text = document.querySelector(".nbjobs-card > .nbjobs-status").textContent;
+        if (text && text !== window.told.at(-1)?.text) window.told.push({text, at: performance.now()});
+    };
+    new MutationObserver(note).observe(document.querySelector(".nbjobs-card > .nbjobs-status"),
+        {childList: true, characterData: true, subtree: true});
+}"""
+
+
+def tab_to(page: Page, selector: str, key: str = "Tab") -> None:
+    """Go there as somebody without a mouse does."""
+    for _ in range(60):
+        if page.evaluate("selector => !!document.activeElement?.matches(selector)", selector):
+            return
+        page.keyboard.press(key)
+    raise AssertionError(f"not reached by {key}: {selector}; the focus is on {focused(page)}")
+
+
+def focused(page: Page) -> str:
+    name: str = page.evaluate(
+        "() => `${document.activeElement?.tagName}.${document.activeElement?.className} "
+        "${document.activeElement?.getAttribute('aria-label')}`"
+    )
+    return name
+
+
+def state(card: Locator, *states: str) -> None:
+    """Wait until the card shows one of these."""
+    pattern = ", ".join(f'[data-state="{one}"]' for one in states)
+    expect(card.and_(card.page.locator(pattern))).to_be_visible(timeout=20_000)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_everything_is_done_by_keyboard(
+    lab: Lab,
+    browser: Browser,
+    client: redis.Redis,
+    start_worker: Callable[[], Process],
+    tmp_path: Path,
+    artifacts: Path,
+) -> None:
+    """Expand, read the steps, read the log, pause, resume, cancel, retry, copy the error: with Tab, Enter and arrows.
+
+    And what a screen reader is told meanwhile: each state and step that lasts, no more than one message in 5 s.
+    """
+    start_worker()
+    name = lab.write("keys.ipynb", JOB, CARD.format(folder=str(tmp_path)))
+    with lab.open(browser, name) as notebook:
+        page, card = notebook.page, notebook.card
+        notebook.start_all()
+        notebook.wait_done()
+        expect(card).to_have_attribute("data-step", "load_rows", timeout=20_000)
+        page.evaluate(_LISTEN)
+        page.locator(".jp-Notebook").focus()
+        page.keyboard.press("Escape")
+        tab_to(page, ".nbjobs-card [data-action=expand]")
+        page.keyboard.press("Enter")
+        rows = card.locator(".nbjobs-steps > li")
+        expect(rows).to_have_count(3)
+        states = rows.evaluate_all("rows => rows.map(row => [row.dataset.name, row.dataset.state])")
+        assert states == [["prepare", "done"], ["load_rows", "running"], ["finalize", "coming"]]
+
+        log = card.locator(".nbjobs-log")
+        expect(log).to_contain_text("row 50", timeout=10_000)
+        tab_to(page, ".nbjobs-log")
+        page.keyboard.press("Home")
+        page.wait_for_function("document.querySelector('.nbjobs-log').scrollTop === 0")
+        expect(log).to_contain_text("prepared")
+        page.keyboard.press("ArrowDown")
+        page.wait_for_function("document.querySelector('.nbjobs-log').scrollTop > 0")
+        page.screenshot(path=artifacts / "live-open.png")
+
+        tab_to(page, ".nbjobs-card [data-action=pause]", "Shift+Tab")
+        page.keyboard.press("Enter")
+        state(card, "paused")
+        tab_to(page, ".nbjobs-card [data-action=unpause]")
+        assert "Resume from" in focused(page)
+        page.wait_for_timeout(5500)  # what is told of the pause must have its turn
+        page.keyboard.press("Enter")
+        state(card, "running")
+        tab_to(page, ".nbjobs-card [data-action=cancel]")
+        page.keyboard.press("Space")
+        state(card, "cancelled")
+        tab_to(page, ".nbjobs-card [data-action=retry]")
+        assert "Retry from" in focused(page)
+        (tmp_path / "break").touch()
+        page.keyboard.press("Enter")
+        state(card, "failed")
+        expect(card.locator(".nbjobs-place").last).to_have_text("import_orders, line 12 of a cell")
+        page.screenshot(path=artifacts / "live-failed.png")
+        notebook.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        tab_to(page, ".nbjobs-card [data-action=copy]")
+        page.keyboard.press("Enter")
+        expect(card.locator("[data-action=copy]")).to_have_text("Copied")
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert "raise ValueError" in copied and "no date" in copied
+        page.wait_for_function("window.told.at(-1).text.includes('failed')", timeout=10_000)
+        check_told(page)
+        assert page.locator(".jp-Notebook .jp-Cell").count() == 2  # no key was one of Lab's
+        assert notebook.errors == []
+
+
+def check_told(page: Page) -> None:
+    told = page.evaluate("window.told")
+    texts = [one["text"] for one in told]
+    assert "import_orders: paused · Step 2 of 3 · load rows" in texts
+    assert texts[-1] == "import_orders: failed in step 2 of 3 · load rows"
+    assert all(text.startswith("import_orders: ") for text in texts)
+    for one, following in itertools.pairwise(told):
+        assert following["at"] - one["at"] > 4900
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("app", ["lab", "notebook"])
+def test_buttons_work_while_a_cell_runs(
+    lab: Lab,
+    browser: Browser,
+    client: redis.Redis,
+    start_worker: Callable[[], Process],
+    tmp_path: Path,
+    artifacts: Path,
+    app: str,
+) -> None:
+    """The kernel computes; the card opens, follows the output, pauses and cancels all the same."""
+    start_worker()
+    cells = (JOB, CARD.format(folder=str(tmp_path)), BUSY.format(folder=str(tmp_path)))
+    with lab.open(browser, lab.write("busy.ipynb", *cells), app=app) as notebook:
+        card, page = notebook.card, notebook.page
+        notebook.start_all()
+        expect(card).to_have_attribute("data-step", "load_rows", timeout=20_000)
+        expect(page.locator(".jp-InputPrompt", has_text="[*]")).to_have_count(1)
+        card.locator("[data-action=expand]").click()
+        expect(card.locator(".nbjobs-log")).to_contain_text("row 20", timeout=10_000)
+        expect(card.locator(".nbjobs-attempts li")).to_have_count(1)
+        card.locator("[data-action=pause]").click()
+        state(card, "paused")
+        page.screenshot(path=artifacts / f"busy-open-{app}.png")
+        card.locator("[data-action=cancel]").click()
+        state(card, "cancelled")
+        expect(card.locator(".nbjobs-said")).to_be_hidden()
+        expect(page.locator(".jp-InputPrompt", has_text="[*]")).to_have_count(1)
+        (tmp_path / "over").touch()
+        expect(page.locator(".jp-OutputArea-output", has_text="the kernel was busy")).to_be_visible(timeout=20_000)
