@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
-from nbjobs.widgets.display import MIME_TYPE
+from nbjobs.widgets.display import MIME_TYPE, MIME_TYPE_OF_ALL
 
 from .support import RedisServer
 
+USER = "somebody-else-7041"
 JOB = """
+import os, time
 from nbjobs import job, step
 
 @job
-def import_orders(rows):
+def import_orders(rows, gate="/"):
     if rows == 40:
         raise ValueError("<b>row 30</b> has no price")
+    while not os.path.exists(gate):
+        time.sleep(0.01)
     for number in step.each("load_rows", range(rows)):
         pass
 """
@@ -33,6 +41,7 @@ def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A worker for whatever kernels of this test enqueue."""
     with RedisServer() as store:
         monkeypatch.setenv("NBJOBS_REDIS_URL", store.url)
+        monkeypatch.setenv("NBJOBS_USER", USER)
         monkeypatch.setenv("NBJOBS_ACCEPT_CODE", "true")
         monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
         command = [sys.executable, "-m", "nbjobs", "worker"]
@@ -43,10 +52,10 @@ def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         process.wait(10)
 
 
-def executed(*cells: str) -> nbformat.NotebookNode:
+def executed(*cells: str, **hooks: Any) -> nbformat.NotebookNode:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    client = NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(Path.cwd())}})
+    client = NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(Path.cwd())}}, **hooks)
     return client.execute()
 
 
@@ -60,7 +69,7 @@ def test_a_run_that_is_waited_for_is_saved_with_its_end(worker: None, rows: int,
     assert shown.data["text/plain"].startswith("✓" if state == "completed" else "✕")
 
     page, _ = HTMLExporter().from_notebook_node(notebook)
-    assert shown.data["text/html"] in page
+    assert unescape(shown.data["text/html"]) in unescape(page)
     if state == "failed":
         assert "ValueError: &lt;b&gt;row 30&lt;/b&gt; has no price" in shown.data["text/html"]
 
@@ -73,3 +82,39 @@ def test_a_run_under_way_is_saved_with_the_way_back_to_it(worker: None) -> None:
     assert "application/vnd.jupyter.widget-view+json" in shown.data
     assert f"nbjobs.attach('{shown.data[MIME_TYPE]['run']}')" in shown.data["text/plain"]
     assert "under way since 20" in shown.data["text/html"]
+
+
+def test_many_runs_are_saved_with_their_ends(worker: None) -> None:
+    """What `enqueue_all` returned is one output: how many are done, and which failed and why."""
+    notebook = executed(JOB, "runs = import_orders.enqueue_all([20, 40, 21])\nruns", "runs.wait(); print(len(runs))")
+    (shown,) = notebook.cells[1].outputs
+    assert set(shown.data) == {"text/plain", "text/html", MIME_TYPE_OF_ALL}
+    assert "1 failed · 2 done" in shown.data["text/plain"]
+    assert "✕ #2 · failed · ValueError: <b>row 30</b> has no price" in shown.data["text/plain"]
+
+
+def test_a_notebook_that_is_saved_after_each_cell_says_how_far_it_was(worker: None, tmp_path: Path) -> None:
+    """As papermill saves it: before the end with since when the run was under way, then with what came of it."""
+    found: list[str] = []
+
+    def save(cell: nbformat.NotebookNode, cell_index: int, execute_reply: object) -> None:
+        if cell_index == 1:
+            found.append(cell.outputs[0].data["text/plain"])
+
+    gate = str(tmp_path / "gate")
+    cells = (JOB, f"run = import_orders.enqueue(20, {gate!r})\nrun", f"open({gate!r}, 'w').close()\nrun.wait();")
+    notebook = executed(*cells, on_cell_executed=save)
+    assert "under way since 20" in found[0]
+    assert notebook.cells[1].outputs[0].data["text/plain"].startswith("✓ import_orders  done")
+
+
+def test_a_saved_notebook_tells_nothing_of_the_machine(worker: None) -> None:
+    """No address, no user, no host, no worker: not in the outputs, not in the widgets' state."""
+    cells = (JOB, "run = import_orders.enqueue(40)\nrun", "run.card()", "import_orders.enqueue_all([20, 40])")
+    notebook = executed(*cells, "run.wait(); print(run.state)")
+    models = notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"].state  # nbclient keeps them
+    scripts = [model.state.pop("_esm", "") for model in models.values()]
+    assert sum(len(script) > 1000 for script in scripts) == 2
+    text = nbformat.writes(notebook)
+    for secret in (os.environ["NBJOBS_REDIS_URL"], "unix:", "redis", USER, socket.gethostname(), "http:", "https:"):
+        assert secret not in text, secret

@@ -8,12 +8,19 @@ from html.parser import HTMLParser
 import pytest
 from msgspec.structs import replace
 
+from nbjobs.details import details
 from nbjobs.face import Face, face
+from nbjobs.view import AttemptView
 from nbjobs.widgets import saved
 
 from .widgets.faces import views
 
 NOW = 1_795_000_000_000
+TRACEBACK = """Traceback (most recent call last):
+  File "/home/somebody/shop/orders.py", line 7, in load
+    price = row[13]
+ValueError: row 12,432: expected 14 columns, found 13
+"""
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
     "</div></script><script>alert(1)</script>",
@@ -55,10 +62,33 @@ def test_text_says_how_a_run_ended() -> None:
     ]
 
 
-def test_text_tells_the_error_of_a_failed_run() -> None:
-    """A failed run says what was raised, as the last line."""
-    last = saved.text(made("failed")).splitlines()[-1]
-    assert last == "ValueError: row 12,432: expected 14 columns, found 13"
+def test_text_tells_the_error_of_a_failed_run_and_how_to_go_on() -> None:
+    """A failed run says what was raised, and then how to take it up again."""
+    assert saved.text(made("failed")).splitlines()[-2:] == [
+        "ValueError: row 12,432: expected 14 columns, found 13",
+        "nbjobs.attach('r-failed').retry() goes on where it stopped",
+    ]
+
+
+def test_html_unfolds_to_steps_and_attempts() -> None:
+    """What the opened card lists is there without a script; the user's own line is shown, no file's path."""
+    attempt = AttemptView(no=1, began=NOW - 60_000, ended=NOW, worker="w-7", step="load_rows", done=8000)
+    view = replace(views(NOW)["failed"], traceback=TRACEBACK, memory=3 << 20, attempts=(attempt,))
+    html = saved.html(face(view), details(view))
+    unfolded = html[html.index("<details") : html.index("</details>")]
+    assert "<summary>2 steps</summary>" in unfolded
+    for told in (
+        "prepare",
+        "420 ms",
+        "load rows",
+        "12,431 of 20,000",
+        "Attempt 1, resumed at load rows, cursor 8,000",
+        "Peak memory",
+        "3 MB",
+    ):
+        assert told in unfolded
+    assert "in load, line 7 of orders.py: price = row[13]" in html
+    assert "/home/" not in html
 
 
 def test_a_run_under_way_says_since_when_and_how_to_attach() -> None:
@@ -93,9 +123,10 @@ def test_both_forms_use_the_words_of_the_face(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(views(NOW)))
 def test_html_has_no_part_that_acts(name: str) -> None:
-    """Only div, span and b, no attribute but style: nothing for a sanitizer to take out."""
-    tags = Tags(saved.html(made(name)))
-    assert set(tags.tags) <= {"div", "span", "b"}
+    """Only boxes, text and what unfolds, no attribute but style: nothing for a sanitizer to take out."""
+    view = views(NOW)[name]
+    tags = Tags(saved.html(face(view), details(view)))
+    assert set(tags.tags) <= {"div", "span", "b", "details", "summary"}
     assert tags.attributes == {"style"}
 
 

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from IPython.core.getipython import get_ipython
+from msgspec.structs import replace
 
+from ..details import details
 from ..errors import RunLost
 from ..face import face
 from ..runview import lost
@@ -44,7 +46,10 @@ class Shown(Controlled, Protocol):
 def bundle(view: RunView) -> Bundle:
     """The run as it stands, in the forms that need neither a kernel nor a script of ours."""
     shown = face(view)
-    return {"text/plain": saved.text(shown), "text/html": saved.html(shown), MIME_TYPE: {"run": view.run}}
+    # a worker's name has its host's in it: nothing for a file that is passed on
+    attempts = tuple(replace(attempt, worker="") for attempt in view.attempts)
+    html = saved.html(shown, details(replace(view, attempts=attempts)))
+    return {"text/plain": saved.text(shown), "text/html": html, MIME_TYPE: {"run": view.run}}
 
 
 def bundle_of_all(summary: Summary) -> Bundle:

@@ -15,6 +15,8 @@ from __future__ import annotations
 from datetime import datetime
 from html import escape
 
+from .. import words
+from ..details import Details
 from ..face import Bar, Face
 from ..summary import Cell, Summary
 
@@ -30,6 +32,8 @@ _ACCENTS = {
 _AGEING = frozenset(("rate", "remaining", "elapsed", "wait"))  # untrue by the time it is read
 _QUIET = "var(--jp-ui-font-color2,#757575)"
 _EDGE = "var(--jp-border-color1,#bdbdbd)"
+_STEPS = {"running": "◐", "done": "✓", "stopped": "‖", "failed": "✕"}
+_PLACES = frozenset(("Queue", "Worker"))  # of no use to who reads it later or elsewhere
 _MOST_FAILURES = 10
 _MOST_LINES = 200
 _CARD = (
@@ -46,22 +50,55 @@ _ERROR = "font-family:var(--jp-code-font-family,monospace);font-size:12px;line-h
 def text(face: Face) -> str:
     """The run in a few lines of plain text."""
     first = "  ".join(part for part in (f"{face.icon} {face.name}", face.headline, face.percent) if part)
-    return "\n".join(line for line in (first, _facts(face), face.error, _attach(face)) if line)
+    return "\n".join(line for line in (first, _facts(face), face.error, _next(face)) if line)
 
 
-def html(face: Face) -> str:
-    """The run as one block of HTML of the card's size, everything in it escaped."""
+def html(face: Face, details: Details | None = None) -> str:
+    """The run as one block of HTML of the card's size, everything in it escaped; steps and attempts unfold."""
     accent = _ACCENTS.get(face.state, _QUIET)
-    head = _head(face.icon, face.name, face.headline, accent)
-    parts = [f"<div>{head}</div>", _bar(face.bar, escape(face.percent), accent)]
-    facts = escape(_facts(face))
+    parts = [
+        f"<div>{_head(face.icon, face.name, face.headline, accent)}</div>",
+        _bar(face.bar, escape(face.percent), accent),
+    ]
+    facts = _facts(face)
     if facts or face.ended:
-        parts.append(f'<div style="{_SMALL}">{facts}</div>')
+        parts.append(_line(_SMALL, facts))
     if face.error:
-        parts.append(f'<div style="{_ERROR}">{escape(face.error)}</div>')
-    if not face.ended:
-        parts.append(f'<div style="{_SMALL}">{escape(_attach(face))}</div>')
+        parts.append(_line(_ERROR, face.error))
+    if details and details.error and details.error.place:
+        error = details.error
+        parts.append(_line(_ERROR, f"in {error.place}{f': {error.code}' if error.code else ''}"))
+    if following := _next(face):
+        parts.append(_line(_SMALL, following))
+    parts += _folded(face, details)
     return f'<div style="{_CARD}">{"".join(parts)}</div>'
+
+
+def _line(style: str, text: str) -> str:
+    return f'<div style="{style}">{escape(text)}</div>'
+
+
+def _folded(face: Face, details: Details | None) -> list[str]:
+    """What a reader may want besides: the steps, the attempts, what it used. No clock runs in a saved page."""
+    steps = [step for step in face.steps if step.state != "coming"]
+    rows = [(_STEPS.get(step.state, ""), step.title, step.note, step.duration) for step in steps]
+    if details:
+        rows += [("", attempt.text, "", attempt.duration) for attempt in details.attempts]
+        rows += [("", row.label, "", row.text) for row in details.facts if row.text and row.label not in _PLACES]
+    if not rows:
+        return []
+    lines = "".join(map(_row, rows))
+    what = words.plural(len(steps), "step") if steps else "More"
+    return [f'<details style="{_SMALL}"><summary>{escape(what)}</summary>{lines}</details>']
+
+
+def _row(row: tuple[str, str, str, str]) -> str:
+    icon, left, note, right = map(escape, row)
+    note = f' <span style="color:{_QUIET}">{note}</span>' if note else ""
+    return (
+        f'<div style="display:flex;gap:8px"><span style="{_ICON}">{icon}</span>'
+        f'<span style="flex:1;overflow-wrap:anywhere">{left}{note}</span><span>{right}</span></div>'
+    )
 
 
 def text_of_all(summary: Summary) -> str:
@@ -130,11 +167,11 @@ def _facts(face: Face) -> str:
     return " · ".join(kept)
 
 
-def _attach(face: Face) -> str:
-    """Since when the run was under way, and how to see what became of it."""
-    if face.ended:
-        return ""
-    return f"under way{_since(face.begun)}; nbjobs.attach({face.run!r}) shows it live"
+def _next(face: Face) -> str:
+    """Since when a run was under way and how to see what became of it; how to take up one that failed."""
+    if face.state in ("failed", "dead", "cancelled"):
+        return f"nbjobs.attach({face.run!r}).retry() goes on where it stopped"
+    return "" if face.ended else f"under way{_since(face.begun)}; nbjobs.attach({face.run!r}) shows it live"
 
 
 def _since(begun: int) -> str:
