@@ -28,6 +28,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .intake import whole
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -97,4 +99,5 @@ def read_answer(script: str, answer: Sequence[Any]) -> Reply:
 
 
 def _number(name: str, text: str) -> int | None:
-    return int(text) if text else None if name in ("done", "total") else 0
+    found = whole(text)  # a stranger may have put anything there, which the scripts take for 0 too
+    return found if found is not None or name in ("done", "total") else 0

@@ -23,6 +23,7 @@ from .asked import Asked, Holding
 from .calls import ClaimReply, Command, Reply
 from .connection import translated
 from .errors import RedisUnavailable
+from .intake import stream_id, whole
 from .journal import Claim, Overrun
 from .keys import Keys, enc, parse_arq_id
 from .leases import SCHEMA, Held, Leases, arq_id_of, forget_entry, new_owner
@@ -113,7 +114,7 @@ class Attempts:
         """Returns which of these entries stand for a run that waits; entries of all others are removed."""
         candidates = []
         for id, fields in zip(ids, await self._read(ids), strict=True):
-            if int(fields["v"] or 0) > SCHEMA:
+            if (whole(fields["v"]) or 0) > SCHEMA:
                 continue  # written by a newer nbjobs: left to a newer worker
             candidate = _candidate(id, fields) or await self._forget(id)
             if candidate is not None:
@@ -186,7 +187,7 @@ class Attempts:
             claim,
             c=int(c or 0),
             n=int(n or 0),
-            view_id=view_id or "0-0",
+            view_id=stream_id(view_id),
             fields={},
             now=now,
             overrun=Overrun(end.overdue, (now - claim.now) / 1000, (steps or "0", cursor) != candidate.place),
@@ -325,24 +326,34 @@ _keys_of = functools.lru_cache(maxsize=1000)(Keys.of)
 
 
 def _candidate(id: str, fields: dict[str, str | None]) -> Candidate | None:
-    """Returns the run that waits for this attempt; None where it does not."""
+    """Returns the run that waits for this attempt; None where it does not.
+
+    What a stranger has spoilt in its fields is for the child to judge, which reads them whole.
+    """
     u, run, attempt = parse_arq_id(id)
     keys = _keys_of(u)
-    if fields["state"] not in _WAITING or int(fields["attempt"] or 0) != attempt - 1 or not _is_of(keys, fields):
+    if fields["state"] not in _WAITING or (whole(fields["attempt"]) or 0) != attempt - 1 or not _is_of(keys, fields):
         return None
-    begun = int(fields["steps"] or 0) > 0 or bool(fields["cursor"])
+    begun = bool(whole(fields["steps"])) or bool(fields["cursor"])
     return Candidate(
         id,
         replace(Held.of(keys, run, fields), owner="", attempt=attempt),
-        kind=fields["kind"] or "sync",
-        failures=int(fields["failures"] or 0),
-        resumptions=int(fields["resumptions"] or 0) + begun,
-        enqueued_at=int(fields["enqueued_at"] or 0),
+        kind="async" if fields["kind"] == "async" else "sync",
+        failures=whole(fields["failures"]) or 0,
+        resumptions=(whole(fields["resumptions"]) or 0) + begun,
+        enqueued_at=whole(fields["enqueued_at"]) or 0,
         place=(fields["steps"] or "0", fields["cursor"] or ""),
-        body={}
-        if attempt > 1 or len(fields["args"] or "") > _BODY_LIMIT
-        else {name: fields[name] or "" for name in BODY},
+        body=_body(fields) if attempt == 1 else {},
     )
+
+
+def _body(fields: dict[str, str | None]) -> dict[str, str]:
+    body = {name: fields[name] or "" for name in BODY}
+    small = len(body["args"]) <= _BODY_LIMIT
+    try:
+        return body if small and all(text.isascii() or text.encode() for text in body.values() if text) else {}
+    except UnicodeEncodeError:  # no text: the child sees what it is
+        return {}
 
 
 def _entry_of(held: Held) -> str:
@@ -370,7 +381,7 @@ def _claim_of(candidate: Candidate, held: Held, reply: ClaimReply) -> Claim:
         resumptions=reply.resumptions,
         kind=candidate.kind,
         queue=held.queue,
-        view_id=reply.view_id,
+        view_id=stream_id(reply.view_id),
         fields=candidate.body,
     )
 

@@ -21,7 +21,7 @@ import cloudpickle
 import msgspec
 
 from . import shown
-from .errors import CodeRefused, JobNotFound, NotData, TooLarge
+from .errors import BadData, CodeRefused, JobNotFound, NotData, TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -123,10 +123,14 @@ def load(data: bytes) -> Any:
     Only for a process that runs jobs: its ``__main__`` is replaced.
 
     Raises:
+        BadData: they are none of those.
         CodeRefused: the code was packed by another version of Python.
         JobNotFound: it cannot be loaded here.
     """
-    packed = msgspec.msgpack.decode(data, type=_Packed)
+    try:
+        packed = msgspec.msgpack.decode(data, type=_Packed)
+    except msgspec.MsgspecError as error:
+        raise BadData(f"The code that is stored for this run is none that nbjobs wrote: {error}.") from error
     if packed.python != PYTHON:
         raise CodeRefused(
             f"The job {packed.name} was sent by value from Python {packed.python}, this worker has Python {PYTHON}. "

@@ -15,6 +15,7 @@ import msgspec
 from . import connection, events, stream
 from .errors import InvalidStepError, RunEnded, RunLost
 from .events import Event
+from .intake import whole
 from .keys import arq_id, wake
 from .settings import current
 from .store import Reply, Store, step_fields
@@ -34,7 +35,7 @@ def ask(user: str, run: str, op: str) -> str:
         n, queue = store.read(run, "n", "queue")
         if n is None:
             raise RunLost(f"Redis has no run {run} of {user}.", run=run)
-        reply: Reply = store.control(run, op, int(n), d=_event(user, run, op=op))
+        reply: Reply = store.control(run, op, whole(n) or 0, d=_event(user, run, op=op))
         if reply.code == "AGAIN":
             continue  # somebody else has asked meanwhile: look again
         if reply.code == "ENDED" and op not in ("cancel", "now"):
@@ -57,8 +58,9 @@ def reopen(user: str, run: str, from_step: str | None) -> str:
         n, queue, steps, step = store.read(run, "n", "queue", "steps", "step")
         if n is None:
             raise RunLost(f"Redis has no run {run} of {user}.", run=run)
-        ordinal = None if from_step is None else _ordinal(store, run, from_step, int(steps or 0), step or "")
-        reply: Reply = store.reopen(run, int(n), ordinal, d=_event(user, run, from_step=from_step, ordinal=ordinal))
+        ordinal = None if from_step is None else _ordinal(store, run, from_step, whole(steps) or 0, step or "")
+        d = _event(user, run, from_step=from_step, ordinal=ordinal)
+        reply: Reply = store.reopen(run, whole(n) or 0, ordinal, d=d)
         if reply.code == "AGAIN":
             continue
         if reply.code == "STATE" and reply.state == "completed":
@@ -79,13 +81,24 @@ def _hint(store: Store, user: str, run: str, reply: Reply, queue: str) -> None:
 
 def _ordinal(store: Store, run: str, name: str, steps: int, current_step: str) -> int:
     metas = store.read(run, *step_fields(steps)[::2]) if steps else []
-    names = [msgspec.json.decode(meta)["name"] for meta in metas if meta]
+    names = [found for meta in metas if meta and (found := _named(meta))]
     known = [*names, current_step] if current_step else names
     if name not in known:
         raise InvalidStepError(
             f"Run {run} has no step {name!r} to begin from again; it has {', '.join(known) or 'none'}."
         )
     return known.index(name) + 1
+
+
+def _named(meta: str) -> str:
+    try:
+        return msgspec.json.decode(meta, type=_Ended).name
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return ""
+
+
+class _Ended(msgspec.Struct):
+    name: str
 
 
 def _event(user: str, run: str, **payload: Any) -> str:

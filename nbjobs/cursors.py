@@ -58,7 +58,7 @@ def unpack_cursor(text: str) -> Cursor:
         record = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         fingerprint = msgspec.json.decode(record["f"], type=str) if "f" in record else None
         return Cursor(codec.decode(bytes(record["v"]).decode()), fingerprint)
-    except (msgspec.DecodeError, KeyError) as error:
+    except (msgspec.DecodeError, KeyError, ValueError, RecursionError) as error:
         raise BadData(f"The stored cursor {text[:80]!r} is none that nbjobs wrote: {error}.") from error
 
 

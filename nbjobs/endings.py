@@ -53,6 +53,10 @@ class Policy(NamedTuple):
     steps: tuple[str, ...] = ()
 
 
+class _Counted(msgspec.Struct):
+    counts: dict[str, int] = {}
+
+
 class Facts(NamedTuple):
     """What the decision depends on, besides the error.
 
@@ -169,8 +173,10 @@ def counts_of(error: str) -> dict[str, int]:
     """Return the counts that an earlier attempt's ending has left in the run's ``error`` field."""
     if not error:
         return {}
-    found: dict[str, int] = msgspec.json.decode(error, type=dict[str, Any]).get("counts", {})
-    return found
+    try:
+        return msgspec.json.decode(error, type=_Counted).counts
+    except (msgspec.MsgspecError, ValueError, RecursionError):  # none that nbjobs wrote: begin to count anew
+        return {}
 
 
 def _json(value: Any) -> str:

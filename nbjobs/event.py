@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from .plain import Hides, json_safe, preview
+from .plain import Hides, clean_text, json_safe, preview
 
 EVENT_LIMIT = 16 * 1024
 """Bytes that an event's JSON may have; the scripts refuse more."""
@@ -146,7 +146,7 @@ def decode(name: str, d: str, *, id: str | None = None, n: int | None = None) ->
         body = {"p": {"unreadable": preview(d)}}
     timestamp = body.get("ts")
     return Event(
-        name=name,
+        name=name if name.isprintable() else clean_text(name),
         payload=_mapping(body.get("p")),
         tags=_mapping(body.get("t")),
         context=_mapping(body.get("x")),

@@ -21,6 +21,7 @@ from . import connection, words
 from . import events as _events
 from .connection import AsyncClient, Client, translated
 from .events import Event
+from .intake import whole
 from .keys import Keys
 from .reading import PAGE, Entry
 from .view import ENDED
@@ -225,9 +226,9 @@ def _logged(entry: Mapping[str, str]) -> tuple[list[tuple[str, str, int]], int]:
     """The lines of a log's entry, and how many there were up to its end."""
     try:
         lines = msgspec.json.decode(entry.get("d", "[]"), type=list[tuple[str, str, int]])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         lines = []  # written by another version: its count tells what is missing
-    return lines, int(entry.get("t") or 0)
+    return lines, whole(entry.get("t")) or 0
 
 
 class _Reader:
@@ -314,5 +315,4 @@ def _id(start: str | Event | None) -> str:
 
 
 def _number(entry: Mapping[str, str]) -> int | None:
-    number = entry.get("n")
-    return int(number) if number else None
+    return whole(entry.get("n")) or None

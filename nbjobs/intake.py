@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,9 +59,11 @@ class Wire(msgspec.Struct, frozen=True):
     ts: Any = 0
 
 
+_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 _EMPTY = Wire()
 _write = msgspec.json.Encoder().encode
 _packed = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_mapping = msgspec.json.Decoder(dict[str, Any]).decode
 _read = msgspec.json.Decoder(Wire).decode
 
 
@@ -135,6 +138,19 @@ def packed(stored: str | None) -> str:
         return shown.masked(text(bytes(_packed(stored)["v"]).decode(errors="replace"))) if stored else ""
     except (ValueError, KeyError, RecursionError, msgspec.MsgspecError):
         return ""
+
+
+def stream_id(stored: str | None) -> str:
+    """The id of an entry, as Redis takes it; that of the stream's begin for what is none."""
+    return stored if stored and _ID.fullmatch(stored) else "0-0"
+
+
+def tags(stored: str | None) -> dict[str, Any]:
+    """A run's tags; what is stored and no mapping counts as none."""
+    try:
+        return _mapping(stored) if stored else {}
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return {}
 
 
 def error_fields(value: object) -> dict[str, Any]:

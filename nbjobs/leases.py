@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from . import events
 from .calls import Call, Clock, Reply, entry_commands
 from .connection import AsyncClient, NoScriptError, translated
+from .intake import tags, text, whole
 from .keys import USERS, Keys, arq_in_progress, arq_job, arq_queue, arq_retry
 from .scripts import SCRIPTS
 from .settings import NbJobs
@@ -85,11 +84,11 @@ class Held:
             keys,
             run,
             owner=fields.get("owner") or "",
-            attempt=int(fields.get("attempt") or 0),
-            job=fields.get("job") or "",
-            queue=fields.get("queue") or "",
+            attempt=whole(fields.get("attempt")) or 0,
+            job=text(fields.get("job")),
+            queue=text(fields.get("queue")),
             user=fields.get("user") or keys.user,
-            tags=_tags(fields.get("tags") or ""),
+            tags=tags(fields.get("tags")),
         )
 
 
@@ -275,10 +274,3 @@ def chunks(found: Sequence[tuple[Keys, str]]) -> Iterable[Sequence[tuple[Keys, s
     """Yields a long list in parts that one round trip can carry."""
     for start in range(0, len(found), _CHUNK):
         yield found[start : start + _CHUNK]
-
-
-def _tags(text: str) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(text, type=dict[str, Any]) if text else {}
-    except msgspec.MsgspecError:
-        return {}

@@ -11,6 +11,7 @@ from typing import Any
 from . import connection
 from .connection import translated
 from .errors import RunNotFound
+from .intake import text, whole
 from .keys import Keys
 from .run import Run
 from .runview import STATES, shown_state
@@ -121,16 +122,16 @@ def _row(id: str, changed: int, values: Sequence[str | None], now: int) -> Row:
     job, state, at, attempt, resumptions, step, done, total, queue, enqueued = values
     return Row(
         id=id,
-        job=job or "",
-        state=shown_state(state or "", int(at or 0), now),
-        attempt=int(attempt or 0),
-        resumptions=int(resumptions or 0),
-        step=step or "",
-        done=int(done) if done else None,
-        total=int(total) if total else None,
-        queue=queue or "",
+        job=text(job),
+        state=shown_state(text(state), whole(at) or 0, now),
+        attempt=whole(attempt) or 0,
+        resumptions=whole(resumptions) or 0,
+        step=text(step),
+        done=whole(done),
+        total=whole(total),
+        queue=text(queue),
         changed=changed,
-        enqueued=int(enqueued or 0),
+        enqueued=whole(enqueued) or 0,
     )
 
 

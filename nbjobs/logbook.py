@@ -20,6 +20,7 @@ import msgspec
 
 from .codec import clean_text
 from .connection import AsyncClient, RedisError
+from .intake import whole
 from .keys import Keys
 from .output import Line
 from .settings import NbJobs
@@ -202,7 +203,7 @@ class Logbook:
         for log in logs:
             pipe.xrevrange(log.key, count=1)
         for log, last in zip(logs, await pipe.execute(), strict=True):
-            log.total = int(last[0][1].get("t", 0)) if last else 0
+            log.total = (whole(last[0][1].get("t")) or 0) if last else 0
 
     def _add(self, pipe: Any, log: _Log, entry: _Entry) -> None:
         assert log.total is not None

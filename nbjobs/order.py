@@ -152,5 +152,7 @@ def _check_name(name: object) -> None:
     if not isinstance(name, str) or not name:
         found = f"found '{type(name).__name__}'" if not isinstance(name, str) else "and not empty"
         raise InvalidStepError(f"Step '{name}' must be a str, {found}")
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise InvalidStepError(f"Step {name!r} must be a text that can be stored, found half a character in it")
     if len(name) > 200:
         raise InvalidStepError(f"Step '{name[:40]}…' has a name of {len(name)} characters, 200 at most are kept")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .connection import AsyncClient, Client, translated
 from .errors import BadData
+from .intake import stream_id
 from .keys import Keys
 from .view import RunView, empty, fold, overlay, parse
 
@@ -87,7 +88,7 @@ def _loading(keys: Keys, run: str) -> _Asking:
     if fields["state"] is None:
         return None
     view, start = _stored(run, fields)
-    last_id = max(fields["last_id"] or "0-0", start, key=id_order)
+    last_id = max(stream_id(fields["last_id"]), start, key=id_order)
     laid = False
     while True:
         page: list[Entry] = yield ("XRANGE", keys.events(run), f"({start}", "+", "COUNT", PAGE)
@@ -104,7 +105,7 @@ def _stored(run: str, fields: Mapping[str, str | None]) -> tuple[RunView, str]:
     """The stored view and the id behind which to go on; an empty one and the stream's begin without it."""
     if fields["view"]:
         try:
-            return parse(fields["view"]), fields["view_id"] or "0-0"
+            return parse(fields["view"]), stream_id(fields["view_id"])
         except BadData:
             pass  # written by another version, say: fields and events tell the state all the same
     return empty(run, fields["job"] or ""), "0-0"

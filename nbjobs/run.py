@@ -14,6 +14,7 @@ from . import connection, control, history, stream
 from .errors import RunLost
 from .events import Event
 from .history import Gap, LogLine
+from .intake import whole
 from .keys import Keys, check_run_id
 from .lending import lent_place
 from .results import outcome
@@ -79,7 +80,7 @@ class Run:
         with connection.translated(client):
             pipe = client.pipeline(transaction=False)
             (state, at), (seconds, micros) = pipe.hmget(self._keys.run(self.id), "state", "at").time().execute()
-        return shown_state(state or "", int(at or 0), seconds * 1000 + micros // 1000)
+        return shown_state(state or "", whole(at) or 0, seconds * 1000 + micros // 1000)
 
     async def astate(self) -> str:
         """As ``state``, without blocking the event loop."""

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import code, codec, context, continuation, endings, events, reading, shown, view
+from . import code, codec, context, continuation, endings, events, intake, reading, shown, view
 from .beside import beside, beside_to_the_end
 from .callbacks import Attempted
 from .continuation import Continuation
 from .errors import (
+    BadData,
     CodeRefused,
     Fenced,
     JobNotFound,
@@ -99,18 +100,23 @@ class Attempt:
         loaded = None
         if not claim.fields:
             self._fields, loaded = insist(lambda: reading.load_whole(client, self._keys, claim.run, claim.view_id))
+        self._bad: BadData | None = None
+        try:
+            progress = _progress(self._fields)
+        except BadData as error:
+            progress, self._bad = Progress(), error
         self.journal = Journal(
             claim,
             self._store,
             loaded,
             self._load_view,
             job=self._fields.get("job", ""),
-            tags=_tags(self._fields),
+            tags=intake.tags(self._fields.get("tags")),
             interval=max(0.01, settings.commit_interval - 0.02),
         )
         self.continuation = Continuation(
             self.journal,
-            _progress(self._fields),
+            progress,
             run_id=claim.run,
             fence=claim.fence,
             is_async=claim.kind == "async",
@@ -172,7 +178,7 @@ class Attempt:
     def _in_context(self) -> Iterator[None]:
         with (
             events.isolated_context(),
-            events.tagged(**_tags(self._fields)),
+            events.tagged(**self.journal.tags),
             continuation.active(self.continuation),
             context.carried_by(self.journal),
         ):
@@ -204,6 +210,8 @@ class Attempt:
 
     def _fetch(self) -> None:
         """Get what Redis has to say of the job beside the run itself: its code, where that travels by value."""
+        if self._bad is not None:
+            raise self._bad
         sha = self._fields.get("code", "")
         if sha and self._job is None and self._settings.accept_code:
             self._code = insist(lambda: self._store.get_code(sha))
@@ -286,7 +294,7 @@ class Attempt:
         reply = self.journal.close(ending._replace(payload=payload, wait=wait))
         if not reply.ok:
             return Outcome("fenced", reply.state, f"the end was refused: {reply.code}")
-        return Outcome(ending.outcome, reply.state, str(payload.get("description", "")))
+        return Outcome(ending.outcome, reply.state, codec.clean_text(str(payload.get("description", ""))))
 
 
 def _called(job: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -314,20 +322,30 @@ async def _within(timeout: float | None, body: Awaitable[Any]) -> Any:
 
 
 def _progress(fields: Mapping[str, str]) -> Progress:
-    ended = []
-    for ordinal in range(1, int(fields.get("steps") or 0) + 1):
-        meta = msgspec.json.decode(fields[f"s:{ordinal}"])
-        ended.append(Saved(meta["name"], fields.get(f"v:{ordinal}", "") if meta["kept"] else None))
-    total = fields.get("total")
-    return Progress(
-        ended=tuple(ended),
-        step=fields.get("step", ""),
-        cursor=unpack_cursor(fields.get("cursor", "")),
-        done=int(fields.get("done") or 0),
-        total=int(total) if total else None,
-    )
+    """Return the progress that is stored of a run.
+
+    Raises:
+        BadData: something in them is none that nbjobs wrote.
+    """
+    try:
+        ended = []
+        for ordinal in range(1, int(fields.get("steps") or 0) + 1):
+            meta = msgspec.json.decode(fields[f"s:{ordinal}"], type=_Ended)
+            ended.append(Saved(meta.name, fields.get(f"v:{ordinal}", "") if meta.kept else None))
+        total = fields.get("total")
+        return Progress(
+            ended=tuple(ended),
+            step=fields.get("step", "").encode().decode(),  # bytes that are no text are none of ours
+            cursor=unpack_cursor(fields.get("cursor", "")),
+            done=int(fields.get("done") or 0),
+            total=int(total) if total else None,
+        )
+    except (ValueError, KeyError, RecursionError, msgspec.MsgspecError) as error:
+        raise BadData(f"The progress that is stored of this run is none that nbjobs wrote: {error}.") from error
 
 
-def _tags(fields: Mapping[str, str]) -> dict[str, Any]:
-    text = fields.get("tags", "")
-    return msgspec.json.decode(text, type=dict[str, Any]) if text else {}
+class _Ended(msgspec.Struct):
+    """What is stored of a step that ended, as far as a next attempt needs it."""
+
+    name: str
+    kept: bool

@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from . import connection, keys
 from .errors import NbjobsError
+from .intake import whole
 from .reading import Entry, Loaded, aload, load
 from .runview import ENDED, lost
 from .settings import NbJobs, current
@@ -249,11 +250,11 @@ class Follower:
             if view.state == "lost":
                 followed.loaded = False
                 return
-            numbered, before = entry.get("n"), view.n
+            numbered, before = whole(entry.get("n")), view.n
             view = fold(view, entry)
             followed.last_id = id
-            if numbered and int(numbered) > before:
-                if int(numbered) != before + 1 or view.n == before:
+            if numbered and numbered > before:
+                if numbered != before + 1 or view.n == before:
                     followed.loaded = False  # a hole, or what cannot be: look at the run itself
                     return
                 followed.show(view)
@@ -274,12 +275,12 @@ class Follower:
             pipe.hget(self._keys.run(one.view.run), "n")
         numbers = pipe.execute()
         for one, n in zip(resting, numbers[len(followed) :], strict=True):
-            one.loaded = n is None or int(n) <= one.view.n
+            one.loaded = n is None or (whole(n) or 0) <= one.view.n
         for one, n in zip(followed, numbers, strict=False):
             if n is None:
                 one.last_id = self._end(one.view.run)
                 one.show(lost(one.view))
-            elif int(n) < one.view.n or (int(n) > one.view.n == one.seen):
+            elif (whole(n) or 0) < one.view.n or ((whole(n) or 0) > one.view.n == one.seen):
                 one.loaded = False
             one.seen = one.view.n
 

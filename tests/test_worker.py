@@ -319,6 +319,7 @@ def test_a_wrong_clock_changes_nothing(url: str, tmp_path: Path, hours: int) -> 
         assert workjobs.add.options(delay=0.4).enqueue(1, 2).result(timeout=10) == 3
 
 
+@pytest.mark.fault(57)
 def test_a_pickle_in_arqs_keys_is_never_loaded(url: str, redis_client: redis.Redis, tmp_path: Path) -> None:
     """What a stranger has written into arq's keys runs nothing, and the worker goes on."""
     canary = tmp_path / "canary"

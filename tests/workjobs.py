@@ -273,3 +273,27 @@ def cleans_up(path: str) -> None:
 async def stubborn_beyond_its_time(path: str) -> None:
     """Go on though its time is up."""
     await stubborn.fn(path)
+
+
+@job
+def remembers(path: str) -> str:
+    """A value, then items, of which the second waits for the gate."""
+    first = step("first", lambda: "kept")
+    for item in step.each("items", range(4), every=1):
+        note(path, item, os.getpid())
+        if item == 1:
+            wait_for_file(path + ".gate")
+    return first
+
+
+@job
+def maps(path: str) -> list[int]:
+    """Results of a map, of which the second waits for the gate."""
+
+    def twice(item: int) -> int:
+        note(path, item, os.getpid())
+        if item == 1:
+            wait_for_file(path + ".gate")
+        return 2 * item
+
+    return step.map("twice", twice, range(50), workers=1)
