@@ -20,7 +20,7 @@ __all__ = ["Attempt", "Details", "Error", "Output", "Row", "Segment", "details"]
 
 _FRAME = re.compile(r'^\s*File "([^"\n]+)", line (\d+), in (.+)\n(?:\s+(.+))?', re.MULTILINE)
 _FOREIGN = re.compile(r"site-packages|dist-packages|[/\\]lib[/\\]python\d|[/\\]nbjobs[/\\]|^<frozen")
-_ASKED = {"paused": "it was paused", "cancelled": "it was cancelled"}  # by its owner: no interruption
+_ASKED = {"pause": "paused", "paused": "paused", "cancel": "cancelled", "cancelled": "cancelled"}  # by its owner
 _CELL = re.compile(r"ipykernel_\d+|^<ipython-input")
 
 
@@ -116,7 +116,7 @@ def _timeline(view: RunView) -> Iterator[Segment]:
 
 def _gap(attempt: AttemptView, view: RunView, *, last: bool) -> str:
     if attempt.reason in _ASKED:
-        return attempt.reason
+        return _ASKED[attempt.reason]
     state = view.state if last and view.state in ("paused", "retrying") else "interrupted"
     told = reason(attempt.reason, attempt.signal)
     return f"{state}: {told}" if told else state
@@ -148,8 +148,10 @@ def _told(attempt: AttemptView, before: AttemptView | None, view: RunView, *, la
         parts.append(f"resumed at {words.title(attempt.step)}{_cursor(attempt)}")
     if attempt.worker:
         parts.append(f"worker {attempt.worker}")
-    if before is not None and (why := _ASKED.get(before.reason) or reason(before.reason, before.signal)):
-        parts.append(f"after: {why}")
+    if before is not None:
+        asked = _ASKED.get(before.reason)
+        why = f"it was {asked}" if asked else reason(before.reason, before.signal)
+        parts += [f"after: {why}"] if why else []
     if last and attempt.ended and not view.error_type and (why := reason(attempt.reason, attempt.signal)):
         parts.append(f"ended: {why}")
     return ", ".join(parts)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from statistics import median_low
 
 import msgspec
+from msgspec.structs import replace
 
 from . import phrases, words
 from .actions import Action, actions
@@ -34,11 +35,15 @@ class Bar(msgspec.Struct, frozen=True):
 
 
 class Threshold(msgspec.Struct, frozen=True):
-    """From the time `at` (ms) on, unless news came before: `mark` holds and `text` is the headline."""
+    """From the time `at` (ms) on, unless news came before: `mark` holds, `text` is the headline, `clock` ticks.
+
+    Rate and time left are no longer true then.
+    """
 
     at: int
     mark: str
     text: str
+    clock: Clock | None = None
 
 
 class FaceStep(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -120,15 +125,7 @@ def face(view: RunView, *, now: int | None = None) -> Face:
     name = view.job.rpartition(".")[2] or "job"
     step = view.step if view.in_step else ""
     facts = phrases.facts(view, total, speed, remaining)
-    if now is not None:
-        for threshold in thresholds:
-            if threshold.at <= now:
-                headline, marks = threshold.text, (*marks, threshold.mark)
-                icon, word = _WORDS["queued"] if threshold.mark == "due" else (icon, word)
-        if clock:
-            facts = phrases.timed(facts, clock, now)
-        clock, thresholds = None, ()
-    return Face(
+    made = Face(
         run=view.run,
         job=view.job,
         name=name,
@@ -156,6 +153,22 @@ def face(view: RunView, *, now: int | None = None) -> Face:
         earlier=_earlier(view),
         actions=actions(view),
     )
+    return made if now is None else _at(made, now)
+
+
+def _at(face: Face, now: int) -> Face:
+    """The face with what has come by time alone."""
+    due = [threshold for threshold in face.thresholds if threshold.at <= now]
+    facts, clock, changes = face.facts, face.clock, {}
+    if due:
+        facts = tuple(fact for fact in facts if fact.kind not in ("rate", "remaining"))
+        clock = due[-1].clock or clock
+        changes = {"headline": due[-1].text, "marks": (*face.marks, *(one.mark for one in due))}
+    if any(one.mark == "due" for one in due):
+        changes["icon"], changes["word"] = _WORDS["queued"]
+    if clock:
+        facts = phrases.timed(facts, clock, now)
+    return replace(face, facts=facts, clock=None, thresholds=(), **changes)
 
 
 def schema() -> dict[str, object]:
@@ -190,22 +203,23 @@ def _marks(view: RunView) -> tuple[str, ...]:
         marks = ("resumed", *marks)
     if view.no_worker and view.state == "queued":
         marks = (*marks, "no-worker")
+    if view.away and view.state not in ENDED:
+        marks = (*marks, "away")
     return marks
 
 
 def _thresholds(view: RunView) -> tuple[Threshold, ...]:
     if view.state in ("scheduled", "retrying"):
         return (Threshold(view.at, "due", "queued"),) if view.at else ()
-    if view.state != "running" or not view.in_step or len(view.gaps) < 5:
+    if view.state != "running" or not view.in_step or len(view.gaps) < 5 or view.away:
         return ()
     usual = 3 * median_low(view.gaps)
     stale, stuck = max(usual, 3000), max(usual, 10_000)
-    late = Threshold(view.committed + stuck, "stuck", f"stuck? no progress for {words.lasted(stuck / 1000)}")
+    headline = phrases.headline(view, "")
+    late = Threshold(view.committed + stuck, "stuck", f"stuck? {headline}", Clock(view.committed, "no progress for "))
     if stale == stuck:
         return (late,)
-    quiet = f"{phrases.headline(view, '')} · no news for a moment"
-    waiting = Threshold(view.committed + stale, "stale", quiet)
-    return (waiting, late)
+    return (Threshold(view.committed + stale, "stale", headline, Clock(view.committed, "no news for ")), late)
 
 
 def _aria(headline: str, percent: str, remaining: str) -> str:

@@ -5,10 +5,12 @@ The numbers in it are worded by `words`; `face` puts the pieces together.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 from . import words
-from .runview import ENDED, HELD, WAITING, RunView
+from .runview import ENDED, HELD, WAITING, RunView, rate
 
 
 class Fact(msgspec.Struct, frozen=True):
@@ -25,6 +27,7 @@ class Clock(msgspec.Struct, frozen=True):
     prefix: str
 
 
+_SETTLED = 10_000  # ms after which an attempt's own pace is all that counts
 _WAITING = WAITING - {"scheduled"}
 _AFTER = {
     "stopping": "its worker was stopped",
@@ -48,20 +51,21 @@ def total(view: RunView) -> int | None:
 
 def speed(view: RunView) -> float | None:
     """Items a second over the samples of this attempt; None until there are three over a second at least."""
-    samples = view.samples
-    if view.state not in HELD or len(samples) < 3:
-        return None
-    (first, since), (last, until) = samples[0], samples[-1]
-    if until - since < 1000 or last <= first:
-        return None
-    return (last - first) * 1000 / (until - since)
+    return rate(view.samples) if view.state in HELD else None
 
 
 def remaining(view: RunView, total: int | None, speed: float | None) -> str:
-    """The time that is left in words; nothing right after a resumption, or where it is not known."""
-    if not total or not speed or not view.in_step or view.state != "running":
+    """The time that is left in words, nothing where it is not known.
+
+    Right after a resumption it goes by the pace of the attempt before, and by this one's the more, the longer it runs.
+    """
+    if not total or not view.in_step or view.state != "running" or view.away:
         return ""
-    return words.left((total - (view.done or 0)) / speed)
+    pace = speed
+    if view.pace and view.samples:
+        known = min(1.0, (view.samples[-1][1] - view.samples[0][1]) / _SETTLED) if speed else 0.0
+        pace = known * (speed or 0.0) + (1 - known) * view.pace
+    return words.left((total - (view.done or 0)) / pace) if pace else ""
 
 
 def place(view: RunView) -> tuple[int, int | None]:
@@ -100,7 +104,7 @@ def clock(view: RunView, remaining: str) -> Clock | None:
     if state in ("scheduled", "retrying"):
         prefix = "starts in " if state == "scheduled" else "next attempt in "
         return Clock(view.at, prefix) if view.at else None
-    if not view.since or view.state in ENDED or state == "lost" or remaining:
+    if not view.since or view.state in ENDED or state == "lost" or remaining or view.away:
         return None
     if state == "running":
         return Clock(view.step_began if view.in_step and view.step_began else view.since, "running for ")
@@ -110,12 +114,14 @@ def clock(view: RunView, remaining: str) -> Clock | None:
 def facts(view: RunView, total: int | None, speed: float | None, remaining: str) -> tuple[Fact, ...]:
     """Five facts at most: count, that of an inner loop, rate, time left or taken, resumptions or attempts, a note."""
     facts: list[Fact] = []
+    if view.away:
+        facts.append(Fact("note", f"Redis out of reach since {_time(view.away)}, showing what was known"))
     counted = _counted(view, total)
     if counted:
         facts.append(Fact("count", counted))
     if nested := inner(view):
         facts.append(Fact("inner", nested))
-    if speed and (pace := words.rate(speed)):
+    if speed and not view.away and (pace := words.rate(speed)):
         facts.append(Fact("rate", pace))
     if remaining:
         facts.append(Fact("remaining", remaining))
@@ -125,9 +131,13 @@ def facts(view: RunView, total: int | None, speed: float | None, remaining: str)
         facts.append(Fact("resumed", _resumed(view)))
     elif view.attempt > 1:
         facts.append(Fact("attempt", f"attempt {words.count(view.attempt)}"))
-    if remark := note(view):
+    if not view.away and (remark := note(view)):
         facts.append(Fact("note", remark))
     return tuple(facts[:5])
+
+
+def _time(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000):%H:%M}"
 
 
 def _counted(view: RunView, total: int | None) -> str:

@@ -5,7 +5,7 @@ Every text in it is cleaned and cut on the way in, every number is checked: whoe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -62,7 +62,8 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     `declared` are the names of all steps, in order, where the job declares them.
     `inner*` are of a loop inside the step, as it was last told of.
     `earlier` is what of `done` stems from earlier attempts. `resumed_*` hold where the last resumed attempt
-    went on; they stay to the end. `no_worker` is a reader's own observation and never stored.
+    went on; they stay to the end. `pace` is what earlier attempts of the step did in a second.
+    `no_worker` and `away`, since when (ms) Redis is out of reach, are a reader's own observations and never stored.
     """
 
     run: str
@@ -101,6 +102,7 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     samples: tuple[tuple[Count, Count], ...] = ()
     gaps: tuple[Count, ...] = ()
     committed: Count = 0
+    pace: Seconds | None = None
     # how it came here
     attempts: tuple[AttemptView, ...] = ()
     resumed_at: Count | None = None
@@ -119,6 +121,7 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     marks: tuple[str, ...] = ()
     dropped: Count = 0
     no_worker: bool = False
+    away: Count = 0
 
 
 _parse = msgspec.json.Decoder(RunView).decode
@@ -143,13 +146,27 @@ def shown_state(state: str, at: int, now: int) -> str:
 
 def lost(view: RunView) -> RunView:
     """The same run where Redis no longer has it."""
-    return replace(view, state="lost", in_step=False, no_worker=False)
+    return replace(view, state="lost", in_step=False, no_worker=False, away=0)
+
+
+def rate(samples: Sequence[tuple[int, int]]) -> float | None:
+    """Items a second over samples of count and time (ms); None until there are three over a second at least.
+
+    >>> rate([(0, 0), (50, 500), (200, 2000)]), rate([(0, 0), (200, 2000)])
+    (100.0, None)
+    """
+    if len(samples) < 3:
+        return None
+    (first, since), (last, until) = samples[0], samples[-1]
+    if until - since < 1000 or last <= first:
+        return None
+    return (last - first) * 1000 / (until - since)
 
 
 def dump(view: RunView) -> str:
     """The view as JSON text of at most 16 KiB; the oldest steps give way."""
-    if view.no_worker:
-        view = replace(view, no_worker=False)
+    if view.no_worker or view.away:
+        view = replace(view, no_worker=False, away=0)
     data = _write(view)
     for keep in (25, 10, 3):
         if len(data) <= VIEW_LIMIT:
@@ -211,6 +228,7 @@ def _scrubbed(view: RunView) -> RunView:
         samples=view.samples[-MAX_SAMPLES:],
         gaps=view.gaps[-MAX_GAPS:],
         no_worker=False,
+        away=0,
     )
 
 

@@ -35,6 +35,7 @@ BLOCK = 1.0
 LINGER = 1.0  # s that thread and connection stay without a watch
 LOOK = 5.0  # s between two looks whether Redis still has what is watched, and opened again what rests
 PATIENCE = 3.0  # s that a run may be queued before anybody asks whether a worker is alive
+AWAY = 1500  # ms without Redis before anybody says so
 ALIVE = 15_000  # ms: a worker without a younger sign counts as gone
 
 _log = logging.getLogger("nbjobs.stream")
@@ -61,6 +62,7 @@ class Follower:
         self._blocked = False
         self._ahead = 0.0
         self._looked = self._asked = 0.0
+        self._away = 0
 
     @property
     def connected(self) -> bool:
@@ -155,14 +157,24 @@ class Follower:
                 self._look()
                 self._ask_for_workers()
                 self._read()
-                failures = 0
+                failures, self._away = 0, 0
             except Exception as error:  # whatever it is, the watches of this process hang on this thread
                 if not isinstance(error, _FAILURES):
                     _log.debug("The follower stumbled.", exc_info=True)
                 self._disconnect()
                 failures += 1
+                self._tell_away()
                 with self._changed:
                     self._changed.wait(min(5.0, 0.05 * 2**failures) * (0.5 + random.random() / 2))
+
+    def _tell_away(self) -> None:
+        """Say of all that is followed that Redis is out of reach, once that lasts; loading them anew takes it back."""
+        self._away = self._away or self.now()
+        if self.now() - self._away < AWAY:
+            return
+        for one in self._snapshot():
+            if one.view.n and not one.view.away and one.view.state not in ENDED:
+                one.show(replace(one.view, away=self._away))
 
     def _wanted(self) -> bool:
         """Whether anything is watched that does not rest; after a while without, the thread is told to leave."""

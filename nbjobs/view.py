@@ -35,6 +35,7 @@ from .runview import (
     lost,
     overlay,
     parse,
+    rate,
 )
 
 __all__ = [
@@ -156,6 +157,7 @@ def _started(view: RunView, p: Payload, now: int) -> Changes:
         "since": now,
         "in_step": False,
         "earlier": view.done,
+        "pace": rate(view.samples) or view.pace,
         "samples": (),
         "gaps": (),
         "committed": 0,
@@ -200,6 +202,8 @@ def _step_started(view: RunView, p: Payload, now: int) -> Changes:
     }
     if resumed:
         changes.update(resumed_at=done, resumed_total=total, resumed_step=name)
+    else:
+        changes["pace"] = None
     return {**changes, "steps": _with_step(view, StepView(name=name, done=done, total=total))}
 
 
@@ -242,7 +246,8 @@ def _step(view: RunView, p: Payload, now: int) -> Changes:
     if p.kept is False:
         changes["marks"] = _marked(view, "not-kept")
     if stopped or failed:
-        changes.update(done=done, total=total, cursor=short(p.cursor) or view.cursor)
+        pace = rate(view.samples) or view.pace
+        changes.update(done=done, total=total, cursor=short(p.cursor) or view.cursor, pace=pace)
         return changes
     changes.update(step="", cursor="", done=None, total=None, earlier=None, ended_steps=view.ended_steps + 1)
     return changes

@@ -1,7 +1,7 @@
 """Numbers and times as people say them: rounded once, here, for every surface.
 
 >>> count(12431), rate(210.4), left(36.2), lasted(125.0)
-('12,431', '210/s', 'about 36 s left', '2 min 5 s')
+('12,431', '210/s', 'about 35 s left', '2 min 5 s')
 """
 
 from __future__ import annotations
@@ -10,6 +10,13 @@ __all__ = ["count", "lasted", "left", "plural", "rate", "size", "spoken", "ticke
 
 _RATES = ((1.0, 1.0, "/s"), (1 / 60, 60.0, "/min"), (1 / 3600, 3600.0, "/h"))
 _UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
+_LEFT = (  # below so many seconds: in which unit, by how many of it, and its name
+    (19.5, 1, 1, "s"),
+    (57.5, 1, 5, "s"),
+    (115.0, 1, 10, "s"),
+    (59.5 * 60, 60, 1, "min"),
+    (36 * 3600.0, 3600, 1, "h"),
+)
 _SIZES = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB"))
 
 
@@ -52,16 +59,16 @@ def _figures(number: float) -> str:
 
 
 def left(seconds: float) -> str:
-    """The time that is left, only as exact as it can be known."""
+    """The time that is left, only as exact as it can be known, so that it does not waver.
+
+    >>> left(14.2), left(43), left(87), left(118), left(5000)
+    ('about 14 s left', 'about 45 s left', 'about 90 s left', 'about 2 min left', 'about 1 h left')
+    """
     if seconds < 3:
         return "a few seconds left"
-    if seconds < 59.5:
-        return f"about {round(seconds)} s left"
-    if seconds < 59.5 * 60:
-        return f"about {round(seconds / 60)} min left"
-    if seconds < 36 * 3600:
-        hours = max(1, round(seconds / 3600))
-        return f"about {hours} h left"
+    for below, unit, by, name in _LEFT:
+        if seconds < below:
+            return f"about {round(seconds / unit / by) * by} {name} left"
     days = round(seconds / 86400)
     return f"about {days} days left" if days < 1000 else ""
 

@@ -149,7 +149,7 @@ def test_the_last_attempt_says_why_it_ended() -> None:
 
 def test_what_the_owner_asked_for_is_no_interruption() -> None:
     """A pause, and a cancel behind which the run was opened again, are told as such."""
-    story = midway().state("job.interrupt", "paused", reason="paused").state("job.unpaused", "queued")
+    story = midway().state("job.interrupt", "paused", reason="pause").state("job.unpaused", "queued")
     view = story.started(2).loading(12_431).view
     assert attempts(view)[2][0] == "Attempt 3, resumed at load rows, cursor 12,431, worker w-1, after: it was paused"
     assert [part.text for part in details(view).timeline if part.kind == "gap"][1] == "paused"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import timeit
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -60,11 +61,11 @@ def test_a_resumed_run_shows_what_the_picture_promises() -> None:
         2,
     )
     assert [fact.text for fact in seen.facts] == [
-        "12,431 of 20,000", "212/s", "about 36 s left", "resumed once at 8,000",
+        "12,431 of 20,000", "212/s", "about 35 s left", "resumed once at 8,000",
     ]  # fmt: skip
     assert seen.bar is not None
     assert (round(seen.bar.done or 0, 3), seen.bar.earlier, seen.bar.notch) == (0.622, 0.4, 0.4)
-    assert seen.aria == "Step 2, load rows, 62 percent, about 36 seconds left"
+    assert seen.aria == "Step 2, load rows, 62 percent, about 35 seconds left"
     assert seen.marks == ("resumed",)
 
 
@@ -91,12 +92,32 @@ def test_a_second_resumption_names_the_last_place() -> None:
     assert "resumed twice, last at 12,431" in facts(story.view)
 
 
-def test_nothing_is_said_of_rate_and_time_right_after_a_resumption() -> None:
-    """Both stay unknown until this attempt has samples over a second."""
+def test_the_rate_is_unknown_right_after_a_resumption() -> None:
+    """Until this attempt has samples over a second; the time left goes by the pace of the attempt before."""
     story = Story().queued().started().loading().progress(*range(1000, 9000, 1000)).killed().resumed()
-    assert facts(story.view) == ["8,000 of 20,000", "resumed once at 8,000"]
+    assert facts(story.view) == ["8,000 of 20,000", "about 6 s left", "resumed once at 8,000"]
     story.progress(8100, every=300)
-    assert facts(story.view) == ["8,100 of 20,000", "resumed once at 8,000"]
+    assert facts(story.view) == ["8,100 of 20,000", "about 6 s left", "resumed once at 8,000"]
+
+
+def test_the_time_left_is_calm_after_a_resumption() -> None:
+    """The pace of before gives way to that of now over ten seconds, and does not leap."""
+    story = Story().queued().started().loading().progress(*range(100, 2001, 100)).killed().resumed(2000)
+    told = []
+    for _ in range(20):
+        story.progress(story.view.done + 50)
+        told.append(next(fact.text for fact in face(story.view).facts if fact.kind == "remaining"))
+    seconds = [float(text.split()[1]) * (60 if "min" in text else 1) for text in told]
+    assert (seconds[0], seconds[-1]) == (90, 180)  # 200 items a second before, 100 now
+    assert seconds == sorted(seconds)
+
+
+@pytest.mark.parametrize("story", [Story().queued().started().loading().progress(*range(100, 2001, 100))])
+def test_another_step_has_another_pace(story: Story) -> None:
+    """Nothing of the step before is taken over to one that begins anew."""
+    story.loaded().started().state("job.step_started", "running", step="other", total=10, resumed=False)
+    assert story.view.pace is None
+    assert "left" not in " ".join(facts(story.view))
 
 
 def test_the_rate_is_smoothed() -> None:
@@ -272,7 +293,8 @@ def test_a_surface_without_a_clock_gets_time_applied() -> None:
     """With `now`, thresholds and clock are in the words already."""
     story = Story().queued().started().loading().progress(1, 2, 3, 4, 5)
     seen = face(story.view, now=story.ms + 12_000)
-    assert seen.headline == "stuck? no progress for 10 s" and "stuck" in seen.marks
+    assert seen.headline == "stuck? Step 1 · load rows" and "stuck" in seen.marks
+    assert [fact.text for fact in seen.facts][:2] == ["5 of 20,000", "no progress for 12 s"]
     assert (seen.clock, seen.thresholds) == (None, ())
     assert facts(Story().queued().view, now=T + 42_900) == ["queued for 42 s"]
 
@@ -283,6 +305,27 @@ def test_a_scheduled_run_counts_down_and_is_queued_when_its_time_has_come() -> N
     assert facts(story.view, now=T + 500) == ["starts in 1 min 30 s"]
     late = face(story.view, now=T + 90_000)
     assert (late.icon, late.headline, late.facts) == ("○", "queued", ())
+
+
+def test_data_that_is_old_says_so_before_it_is_called_stuck() -> None:
+    """After three usual intervals the age ticks; rate and time left, which may be untrue, are gone."""
+    story = Story().queued().started().loading().progress(*range(100, 2001, 100))
+    seen = face(story.view, now=story.ms + 4000)
+    assert (seen.headline, seen.marks) == ("Step 1 · load rows", ("stale",))
+    assert [fact.text for fact in seen.facts] == ["2,000 of 20,000", "no news for 4 s"]
+
+
+def test_a_redis_out_of_reach_is_said() -> None:
+    """What was known is shown as such: without what ticks, and never as stuck. It is a reader's own word."""
+    story = Story().queued().started().loading().progress(*range(100, 2001, 100))
+    view = msgspec.structs.replace(story.view, away=T)
+    seen = face(view)
+    since = f"{datetime.fromtimestamp(T / 1000):%H:%M}"
+    assert [fact.text for fact in seen.facts] == [
+        f"Redis out of reach since {since}, showing what was known", "2,000 of 20,000",
+    ]  # fmt: skip
+    assert (seen.clock, seen.thresholds, seen.marks) == (None, (), ("away",))
+    assert parse(dump(view)).away == 0
 
 
 def test_a_missing_worker_is_said() -> None:

@@ -103,7 +103,7 @@ const STEPS = {
   coming: ["queued", "to come"],
 };
 /** Marks that want the user's eye; the others are told in words alone. */
-const ATTENTION = new Set(["stuck", "no-worker", "changed"]);
+const ATTENTION = new Set(["stuck", "no-worker", "changed", "away"]);
 
 /**
  * @param {string} tag
@@ -255,7 +255,7 @@ function timed({ facts, clock }, now) {
 
 /** @param {number | undefined} ms */
 function clockTime(ms) {
-  return ms ? `, ${new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}` : "";
+  return ms ? `, ${new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" })}` : "";
 }
 
 /** The card's elements, and how a face is laid into them. */
@@ -867,13 +867,14 @@ class Painter {
     if (this.severed && !face.ended) marks.push("detached");
     const jump = moment - this.painted > CATCH_UP;
     const headline = due.at(-1)?.text ?? face.headline;
-    let facts = this.facts({ ...face, clock: due.at(-1)?.clock ?? face.clock }, now);
+    const clock = due.at(-1)?.clock ?? face.clock;
+    let facts = this.facts({ ...face, clock }, now);
     if (due.length) facts = facts.filter(({ kind }) => kind !== "rate" && kind !== "remaining"); // no longer true
     this.drawing.draw({ ...face, headline }, [...new Set(marks)], facts.slice(0, MOST_FACTS), jump);
     this.drawActions(face, now);
     this.announcer.hear(face);
     this.painted = moment;
-    this.wake(face, now);
+    this.wake(face, clock, now);
   }
 
   /**
@@ -890,14 +891,15 @@ class Painter {
 
   /**
    * @param {Face} face
+   * @param {Clock | null} clock
    * @param {number} now
    */
-  wake(face, now) {
+  wake(face, clock, now) {
     clearTimeout(this.alarm);
     if (this.severed || document.hidden) return;
     const times = (face.thresholds ?? []).map(({ at }) => at).filter((at) => at > now);
     if (this.opened && !face.ended) times.push(now + 1000);
-    if (face.clock) times.push(now + 1000 - ((((now - face.clock.since) % 1000) + 1000) % 1000));
+    if (clock) times.push(now + 1000 - ((((now - clock.since) % 1000) + 1000) % 1000));
     if (times.length) this.alarm = setTimeout(() => this.ask(), Math.min(...times) - now + 5);
   }
 }

@@ -222,11 +222,30 @@ def test_a_run_that_falls_silent_is_called_stuck(cards: CardPage) -> None:
     now = cards.page.evaluate("Date.now()")
     late = {"at": now + 1000, "mark": "stuck", "text": "stuck? no progress for 10 s"}
     card = cards.mount("a", face("resumed", thresholds=[late]))
-    expect(card.locator(".nbjobs-facts")).to_contain_text("about 36 s left")
+    expect(card.locator(".nbjobs-facts")).to_contain_text("about 35 s left")
     cards.page.clock.run_for(1300)
     expect(card.locator(".nbjobs-headline")).to_have_text("stuck? no progress for 10 s")
     expect(card).to_have_attribute("data-marks", "resumed stuck")
     expect(card.locator(".nbjobs-facts")).not_to_contain_text("left")
+
+
+def test_old_data_says_how_old_it_is(cards: CardPage) -> None:
+    """Behind a threshold its clock ticks in the place of the face's own, and goes with the next news."""
+    cards.page.clock.install()
+    now = cards.page.evaluate("Date.now()")
+    late = {"at": now + 1000, "mark": "stale", "text": "Step 2 · load rows"}
+    late["clock"] = {"since": now - 3000, "prefix": "no news for "}
+    card = cards.mount("a", face("resumed", thresholds=[late]))
+    facts = card.locator(".nbjobs-facts")
+    expect(facts).not_to_contain_text("no news")
+    cards.page.clock.run_for(1300)
+    expect(facts).to_contain_text("no news for 4 s")
+    cards.page.clock.run_for(2000)
+    expect(facts).to_contain_text("no news for 6 s")
+    expect(facts).not_to_contain_text("left")
+    cards.set("a", face("resumed", thresholds=[]))
+    cards.page.clock.run_for(300)
+    expect(facts).to_contain_text("left")
 
 
 def test_a_clock_of_another_machine_does_not_disturb(cards: CardPage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import redis
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from ..support import RedisServer
+from .axe import violations
 from .conftest import Process
 from .lab import Lab
 
@@ -129,11 +132,13 @@ def test_everything_is_done_by_keyboard(
         state(card, "failed")
         expect(card.locator(".nbjobs-place").last).to_have_text("import_orders, line 12 of a cell")
         page.screenshot(path=artifacts / "live-failed.png")
+        assert violations(page) == []
         notebook.context.grant_permissions(["clipboard-read", "clipboard-write"])
         tab_to(page, ".nbjobs-card [data-action=copy]")
         page.keyboard.press("Enter")
         expect(card.locator("[data-action=copy]")).to_have_text("Copied")
         copied = page.evaluate("navigator.clipboard.readText()")
+        expect(card.locator(".nbjobs-attempts")).to_contain_text("after: it was paused")
         assert "raise ValueError" in copied and "no date" in copied
         page.wait_for_function("window.told.at(-1).text.includes('failed')", timeout=10_000)
         check_told(page)
@@ -182,3 +187,39 @@ def test_buttons_work_while_a_cell_runs(
         expect(page.locator(".jp-InputPrompt", has_text="[*]")).to_have_count(1)
         (tmp_path / "over").touch()
         expect(page.locator(".jp-OutputArea-output", has_text="the kernel was busy")).to_be_visible(timeout=20_000)
+
+
+QUEUED = """
+import nbjobs
+from nbjobs import job
+
+nbjobs.configure(redis_url={url!r})
+
+@job
+def import_orders():
+    pass
+
+run = import_orders.enqueue()
+"""
+
+
+def test_a_redis_out_of_reach_is_said_and_found_again(lab: Lab, browser: Browser, artifacts: Path) -> None:
+    """The card shows what was known, since when, and what it is; when Redis is back it goes on."""
+    with RedisServer() as server:
+        cells = (QUEUED.format(url=server.url), "run")
+        with lab.open(browser, lab.write("away.ipynb", *cells)) as notebook:
+            card = notebook.card
+            notebook.start_all()
+            notebook.wait_done()
+            state(card, "queued")
+            server.kill()
+            expect(card).to_have_attribute("data-marks", "away", timeout=15_000)
+            said = re.compile(r"Redis out of reach since \d\d:\d\d, showing what was known")
+            expect(card.locator(".nbjobs-facts")).to_have_text(said)
+            card.screenshot(path=artifacts / "live-away.png")
+            card.locator("[data-action=cancel]").click()
+            expect(card.locator(".nbjobs-said")).to_contain_text("Redis", timeout=15_000)
+            server.start()
+            expect(card).not_to_have_attribute("data-marks", "away", timeout=15_000)
+            card.locator("[data-action=cancel]").click()
+            expect(notebook.page.locator(".jp-OutputArea-output", has_text="cancelled")).to_be_visible(timeout=15_000)
