@@ -223,3 +223,51 @@ def test_a_redis_out_of_reach_is_said_and_found_again(lab: Lab, browser: Browser
             expect(card).not_to_have_attribute("data-marks", "away", timeout=15_000)
             card.locator("[data-action=cancel]").click()
             expect(notebook.page.locator(".jp-OutputArea-output", has_text="cancelled")).to_be_visible(timeout=15_000)
+
+
+HOT = """
+from nbjobs import job, notify, step
+
+@job
+def count(items):
+    for number in step.each("count", range(items)):
+        notify("counted", number=number)
+    return items
+
+run = count.enqueue(150_000)
+run.card()
+"""
+_MEASURE = """() => {
+    window.long = [];
+    new PerformanceObserver(list => window.long.push(...list.getEntries().map(one => Math.round(one.duration))))
+        .observe({type: "longtask"});
+    window.drawn = [];
+    const card = document.querySelector(".nbjobs-card");
+    new MutationObserver(() => window.drawn.push(performance.now())).observe(card,
+        {subtree: true, childList: true, characterData: true, attributes: true});
+}"""
+
+
+@pytest.mark.slow
+def test_a_hot_job_leaves_the_browser_free(
+    lab: Lab, browser: Browser, client: redis.Redis, start_worker: Callable[[], Process]
+) -> None:
+    """Tens of thousands of items a second, each with an event: ten paints a second, no long task, an exact end."""
+    with lab.open(browser, lab.write("hot.ipynb", HOT)) as notebook:
+        card, page = notebook.card, notebook.page
+        notebook.start_all()
+        notebook.wait_done()
+        state(card, "queued")
+        card.locator("[data-action=expand]").click()
+        page.wait_for_timeout(2000)  # Lab's own start
+        page.evaluate(_MEASURE)
+        start_worker()
+        state(card, "completed")
+        page.wait_for_timeout(500)
+        drawn, long = page.evaluate("[window.drawn, window.long]")
+        paints = [at for at, before in zip(drawn, [-1e9, *drawn], strict=False) if at - before > 20]
+        assert len(paints) > 3
+        assert all(later - earlier > 80 for earlier, later in itertools.pairwise(paints))
+        assert len(long) <= 2  # the worker's and the kernel's processes take the cores, too
+        expect(card.locator(".nbjobs-facts")).to_contain_text("150,000 of 150,000")
+        expect(card.locator(".nbjobs-steps li")).to_have_attribute("data-state", "done")
