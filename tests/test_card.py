@@ -221,6 +221,22 @@ def test_the_end_replaces_the_bundle_once(in_cell: Callable[..., tuple[Shell, Wa
     assert (transient, update) == (first, True)
 
 
+def test_who_has_a_card_open_at_its_end_goes_on_reading(
+    in_cell: Callable[..., tuple[Shell, Watched]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes its place is unfolded, and stays so although the card is gone."""
+    shell, run = in_cell(RUNNING)
+    monkeypatch.setattr(Card, "expanded", True)
+    run.comes_to(COMPLETED)
+    assert "<details open" in shell.published[-1][0]["text/html"]
+    monkeypatch.setattr(Card, "expanded", False)
+    run.comes_to(COMPLETED)
+    assert len(shell.published) == 2
+    run.comes_to(RUNNING)
+    run.comes_to(COMPLETED)
+    assert "<details style" in shell.published[-1][0]["text/html"]
+
+
 def test_an_ended_run_is_shown_without_a_widget(in_cell: Callable[..., tuple[Shell, Watched]]) -> None:
     """Where nothing moves there is nothing to follow, and one message says all."""
     shell, run = in_cell(COMPLETED)

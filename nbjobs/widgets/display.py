@@ -43,12 +43,12 @@ class Shown(Controlled, Protocol):
         """The run as it stands now."""
 
 
-def bundle(view: RunView) -> Bundle:
+def bundle(view: RunView, *, unfolded: bool = False) -> Bundle:
     """The run as it stands, in the forms that need neither a kernel nor a script of ours."""
     shown = face(view)
     # a worker's name has its host's in it: nothing for a file that is passed on
     attempts = tuple(replace(attempt, worker="") for attempt in view.attempts)
-    html = saved.html(shown, details(replace(view, attempts=attempts)))
+    html = saved.html(shown, details(replace(view, attempts=attempts)), unfolded=unfolded)
     return {"text/plain": saved.text(shown), "text/html": html, MIME_TYPE: {"run": view.run}}
 
 
@@ -102,6 +102,8 @@ class _One:
     def __init__(self, run: Shown) -> None:
         self._run = run
         self._view = run.view
+        self._card: Card | None = None
+        self._unfolded = False
 
     def take(self, view: RunView) -> None:
         self._view = view
@@ -111,10 +113,13 @@ class _One:
         return has_ended(self._view)
 
     def bundle(self) -> Bundle:
-        return bundle(self._view)
+        opened = self._card is not None and self._card.expanded
+        self._unfolded = opened or (self.over and self._unfolded)  # who has it open at the end goes on reading
+        return bundle(self._view, unfolded=self._unfolded)
 
     def card(self) -> Card:
-        return Card(self._view, self._run)
+        self._card = Card(self._view, self._run)
+        return self._card
 
 
 class _All:

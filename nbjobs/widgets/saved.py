@@ -53,7 +53,7 @@ def text(face: Face) -> str:
     return "\n".join(line for line in (first, _facts(face), face.error, _next(face)) if line)
 
 
-def html(face: Face, details: Details | None = None) -> str:
+def html(face: Face, details: Details | None = None, *, unfolded: bool = False) -> str:
     """The run as one block of HTML of the card's size, everything in it escaped; steps and attempts unfold."""
     accent = _ACCENTS.get(face.state, _QUIET)
     parts = [
@@ -70,7 +70,7 @@ def html(face: Face, details: Details | None = None) -> str:
         parts.append(_line(_ERROR, f"in {error.place}{f': {error.code}' if error.code else ''}"))
     if following := _next(face):
         parts.append(_line(_SMALL, following))
-    parts += _folded(face, details)
+    parts += _folded(face, details, unfolded=unfolded)
     return f'<div style="{_CARD}">{"".join(parts)}</div>'
 
 
@@ -78,7 +78,7 @@ def _line(style: str, text: str) -> str:
     return f'<div style="{style}">{escape(text)}</div>'
 
 
-def _folded(face: Face, details: Details | None) -> list[str]:
+def _folded(face: Face, details: Details | None, *, unfolded: bool) -> list[str]:
     """What a reader may want besides: the steps, the attempts, what it used. No clock runs in a saved page."""
     steps = [step for step in face.steps if step.state != "coming"]
     rows = [(_STEPS.get(step.state, ""), step.title, step.note, step.duration) for step in steps]
@@ -89,7 +89,8 @@ def _folded(face: Face, details: Details | None) -> list[str]:
         return []
     lines = "".join(map(_row, rows))
     what = words.plural(len(steps), "step") if steps else "More"
-    return [f'<details style="{_SMALL}"><summary>{escape(what)}</summary>{lines}</details>']
+    opened = " open" if unfolded else ""
+    return [f'<details{opened} style="{_SMALL}"><summary>{escape(what)}</summary>{lines}</details>']
 
 
 def _row(row: tuple[str, str, str, str]) -> str:
