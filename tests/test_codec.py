@@ -169,6 +169,7 @@ DATA = st.recursive(
 
 @given(DATA)
 @settings(deadline=None)
+@pytest.mark.fault(37)
 def test_data_comes_back_equal_in_value_and_type(value: Any) -> None:
     """Whatever is encoded is decoded as the same value of the same type, at every depth."""
     text = encode(value)
@@ -200,6 +201,7 @@ ANYTHING = st.recursive(
 
 @given(ANYTHING)
 @settings(deadline=None)
+@pytest.mark.fault(37)
 def test_anything_comes_back_as_it_was_or_is_refused(value: Any) -> None:
     """Never as something else: not as the base of its class, nor as a list for a deque."""
     try:
@@ -347,6 +349,7 @@ def test_values_nested_too_deep_are_refused() -> None:
 @pytest.mark.parametrize(
     "value", [math.nan, [math.nan], {"a": (1, math.nan)}, Decimal("NaN"), Decimal("sNaN"), Point(math.nan)]
 )
+@pytest.mark.fault(36)
 def test_nan_is_no_cursor(value: Any) -> None:
     """With nan=False a NaN at any depth is refused with its path; without, it comes back."""
     with pytest.raises(NotData, match="NaN") as caught:
@@ -434,6 +437,7 @@ def test_stored_text_that_cannot_be_read_is_bad_data(text: str, message: str) ->
         decode(text)
 
 
+@pytest.mark.fault(57)
 def test_a_pickle_is_never_loaded() -> None:
     """Bytes of a pickle are refused, and nothing in them runs."""
     ran: list[int] = []

@@ -91,6 +91,7 @@ def interrupted(client: redis.Redis, at: str) -> None:
 
 @pytest.mark.parametrize("at", ["send_packed_command", "read_response"])
 @pytest.mark.parametrize("delay", [0.0, 0.05])
+@pytest.mark.fault(12)
 def test_interrupt_never_gives_an_answer_to_another_call(proxy: Proxy, at: str, delay: float) -> None:
     """After an interrupt between sending and reading, the connection is dropped, however late the answer comes."""
     client = connection.sync_client(proxy.url)
@@ -102,6 +103,7 @@ def test_interrupt_never_gives_an_answer_to_another_call(proxy: Proxy, at: str, 
     client.close()
 
 
+@pytest.mark.fault(12)
 def test_interrupt_within_a_pipeline_drops_its_connection(proxy: Proxy) -> None:
     """A pipeline that was interrupted between two of its answers leaves none behind."""
     client = connection.sync_client(proxy.url)

@@ -745,6 +745,7 @@ def test_an_entry_without_a_time_has_that_of_its_id() -> None:
 
 
 @given(DATA, DATA)
+@pytest.mark.fault(36)
 def test_any_payload_becomes_valid_json_below_the_limit(one: Any, other: Any) -> None:
     """No payload makes an error, invalid UTF-8, a NaN, or more bytes than the limit."""
     text = encode(event_of({"one": one, "other": [other]}, tags={"t": one}, context={"c": other}))
@@ -775,6 +776,7 @@ def test_any_payload_becomes_valid_json_below_the_limit(one: Any, other: Any) ->
     ],
     ids=range(15),
 )
+@pytest.mark.fault(36)
 def test_hostile_payloads_are_cut_and_never_raise(payload: Any) -> None:
     """Bad, foreign and huge values become JSON of at most the limit."""
     for limit in (16384, 2000, 100):

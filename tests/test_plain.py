@@ -77,6 +77,7 @@ def strict_json(value: Any) -> Any:
 
 
 @given(DATA)
+@pytest.mark.fault(36)
 def test_everything_becomes_json(value: Any) -> None:
     """Any data is shown as JSON that every parser takes."""
     strict_json(json_safe(value))

@@ -433,6 +433,7 @@ def test_a_timeout_cancels_an_async_body() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.fault(59)
 def test_a_fork_of_a_body_writes_nothing_of_its_run() -> None:
     """It has a copy of everything, and the run is not its to write; the parent goes on."""
 

@@ -74,6 +74,7 @@ def a_step(start: Any = None, **more: Any) -> tuple[Step, Owner]:
         Cursor(2**80),
     ],
 )
+@pytest.mark.fault(37)
 def test_a_stored_cursor_comes_back_as_it_was(cursor: Cursor) -> None:
     """Value, type and fingerprint survive the text."""
     back = unpack_cursor(pack_cursor(cursor))
