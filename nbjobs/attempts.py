@@ -13,6 +13,7 @@ import functools
 import logging
 import random
 import signal
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -376,6 +377,7 @@ def _claim_of(candidate: Candidate, held: Held, reply: ClaimReply) -> Claim:
         c=reply.c,
         n=reply.n,
         now=reply.now,
+        origin=reply.now * 1_000_000 - time.monotonic_ns(),
         crashes=reply.crashes,
         failures=candidate.failures,
         resumptions=reply.resumptions,

@@ -23,7 +23,10 @@ from .output import MarkingStream
 CHILD_VARIABLE = "NBJOBS_CHILD"
 """Environment variable by which the nursery knows whose program an orphan is."""
 
+_IDLE, _BUSY = b"nbjobs idle", b"nbjobs body"
+
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _OOM_SCORE = 500
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -46,9 +49,28 @@ def settle(*, nursery: int, name: str) -> None:
     stay_on_signals()
     os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals, after_in_child=_hear_signals)
     os.environ[CHILD_VARIABLE] = name
+    show_busy(False)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
     _reseed()
+
+
+def show_busy(busy: bool) -> bool:
+    """Names this process, called from its main thread, by whether it runs a body; whether the name can be told.
+
+    It is what ``top`` shows, and the nursery reads it of a dead child.
+    """
+    if sys.platform != "linux" or _libc is None:
+        return False
+    return bool(_libc.prctl(_PR_SET_NAME, _BUSY if busy else _IDLE, 0, 0, 0) == 0)
+
+
+def was_busy(pid: int) -> bool:
+    """Whether a dead child, not reaped yet, ran a body. One that has changed its name did."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_bytes().strip() != _IDLE
+    except OSError:
+        return False
 
 
 def stay_on_signals() -> None:

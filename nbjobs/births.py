@@ -163,7 +163,7 @@ class Births:
         if op == "exit":
             for child in list(self._children.values()):
                 if child.pid == message["pid"]:
-                    child.exited(message["code"], message["signal"])
+                    child.exited(message["code"], message["signal"], busy=message["busy"])
             return
         born = self._children[message["name"]]
         if op == "pid":

@@ -1,9 +1,9 @@
 """The process that runs bodies, one sync body after the other or many async ones at once.
 
-A child is born by the nursery, serves one worker, and leaves when the worker closes its socket. What it
-says: ``up`` once; for each run ``started``, ``over`` when a sync body is, then ``done`` with the outcome, what the
-body used and what it left behind; or ``refused`` where the code on disk is newer than what is loaded here. Whether
-it is used again is the worker's decision.
+A child is born by the nursery, serves one worker, and leaves when the worker closes its socket. What it says: ``up``
+once; for each run ``started`` (where its name cannot tell, see `birth.show_busy`), ``over`` when a sync body is, then
+``done`` with the outcome, what the body used and what it left behind; or ``refused`` where the code on disk is newer
+than what is loaded here. Whether it is used again is the worker's decision.
 """
 
 from __future__ import annotations

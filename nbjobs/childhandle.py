@@ -120,8 +120,8 @@ class ChildHandle:
         self.retiring = True
         self._link.half_close()
 
-    def exited(self, code: int | None, number: int | None) -> None:
-        """It is dead: reads what it still had to say, then ends its runs."""
+    def exited(self, code: int | None, number: int | None, *, busy: bool = False) -> None:
+        """It is dead, perhaps in a body: reads what it still had to say, then ends its runs."""
         if self.gone:
             return
         while self._link.read():
@@ -135,6 +135,7 @@ class ChildHandle:
         self._link.close()
         self._fail(self._stillborn(code, number))
         for running in self._take_runs():
+            running.started = running.started or busy
             running.end(self._death(running, code, number))
         self._owner.on_gone(self)
 
@@ -183,7 +184,6 @@ class ChildHandle:
             return  # a beat
         if op == "started":
             running.started = True
-            running.ahead = message["ahead"]
         elif op == "print":
             running.printed([Line(message["stream"], text, ns) for text, ns in message["lines"]])
         elif op == "limit":

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from . import birth
 from .errors import NbjobsError
 from .vitals import Usage
 from .wire import Channel, Message
@@ -38,10 +39,6 @@ class Attempt(Protocol):
     """One attempt at a run, as a child sees it (`runner.Attempt`)."""
 
     on_limit: Callable[[float, float], None] | None
-
-    @property
-    def ahead_ns(self) -> int:
-        """How far the clock that stamps its events is ahead of this process's."""
 
     def perform(self) -> Any:
         """Runs a sync body to its outcome."""
@@ -123,7 +120,8 @@ class Desk:
             self._ears.register(self._channel, selectors.EVENT_READ)
         if reason:
             attempt.stop(reason)
-        self.report({"op": "started", "owner": owner, "ahead": attempt.ahead_ns})
+        if self._in_loop or not birth.show_busy(True):
+            self.report({"op": "started", "owner": owner})
         return attempt
 
     def over(self, claim: Claim) -> None:
@@ -137,6 +135,7 @@ class Desk:
             self._attempts.pop(claim["owner"], None)
             self._expected.pop(claim["owner"], None)
         if not self._in_loop and self._ears.get_map():
+            birth.show_busy(False)
             with self._reading:
                 self._ears.unregister(self._channel)
 

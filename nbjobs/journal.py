@@ -75,6 +75,7 @@ class Claim(msgspec.Struct, frozen=True):
 
     Attributes:
         now: Redis time of the claim, in ms.
+        origin: what to add to this machine's steady clock to have Redis time, in ns; 0 where nobody knows yet.
         kind: ``sync`` or ``async``.
         view_id: behind which entry of the run's stream the stored view ends.
         fields: of a run that begins for the first time, what its child needs of the hash; else empty.
@@ -89,6 +90,7 @@ class Claim(msgspec.Struct, frozen=True):
     c: int
     n: int
     now: int
+    origin: int = 0
     crashes: int = 0
     failures: int = 0
     resumptions: int = 0
@@ -163,7 +165,7 @@ class Journal:
         self._started = time.monotonic()
         self._shortest = interval
         self._interval = interval
-        self._origin = claim.now * 1_000_000 - time.monotonic_ns()
+        self._origin = claim.origin or claim.now * 1_000_000 - time.monotonic_ns()
         self._c = claim.c
         self._n = claim.n
         self._state = "running"

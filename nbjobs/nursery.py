@@ -6,8 +6,8 @@ reaps here, so that a process id never means two processes.
 
 What it is told: ``init`` with the `Upbringing`; ``fork {name}`` with three descriptors (socket, stdout,
 stderr); ``kill {pid}``; ``signal {pid, number}``. What it answers: ``pid {name, pid}`` or
-``failed {name, why}``; later ``exit {pid, code, signal}``, when it has also killed what was left of that
-child's process group.
+``failed {name, why}``; later ``exit {pid, code, signal, busy}``, when it has also killed what was left of that
+child's process group; `busy` where a body was under way.
 At the end of the socket it kills whatever lives. It sets no parent-death signal on itself: it would die of
 it before it had killed anybody.
 """
@@ -126,16 +126,16 @@ class Nursery:
 
     def _reap(self) -> None:
         while (death := self._next_death()) is not None:
-            pid, status = death
+            pid, status, busy = death
             name = self._children.pop(pid, None)
             self._kill_orphans()
             if name is not None:
                 code = os.waitstatus_to_exitcode(status)
                 how = {"code": None, "signal": -code} if code < 0 else {"code": code, "signal": None}
-                self._tell({"op": "exit", "pid": pid, **how})
+                self._tell({"op": "exit", "pid": pid, "busy": busy, **how})
 
-    def _next_death(self) -> tuple[int, int] | None:
-        """Reaps one dead child; kills what is left of its group."""
+    def _next_death(self) -> tuple[int, int, bool] | None:
+        """Reaps one dead child and answers whether it was busy; kills what is left of its group."""
         try:
             if sys.platform == "linux":
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -143,12 +143,13 @@ class Nursery:
                     return None
                 # Not reaped yet, so the group's id is still its own.
                 self._signal_group(found.si_pid, signal.SIGKILL)
-                return os.waitpid(found.si_pid, 0)
+                busy = birth.was_busy(found.si_pid)
+                return (*os.waitpid(found.si_pid, 0), busy)
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return None
         self._signal_group(pid, signal.SIGKILL)
-        return (pid, status) if pid else None
+        return (pid, status, False) if pid else None
 
     def _kill_orphans(self, *, all_of_them: bool = False) -> None:
         """Kills programs that left their child's group and outlived it."""

@@ -124,11 +124,6 @@ class Attempt:
         )
         self.journal.continuation = self.continuation
 
-    @property
-    def ahead_ns(self) -> int:
-        """How far Redis' clock, by which its events are stamped, is ahead of this process's."""
-        return self.journal.now_ns() - time.time_ns()
-
     def stop(self, reason: str) -> None:
         """Ask the body to stop at its next checkpoint. May be called from any thread."""
         self.journal.stop(reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,6 +39,10 @@ class Claim(Protocol):
     @property
     def kind(self) -> str:
         """Either ``sync`` or ``async``."""
+
+    @property
+    def origin(self) -> int:
+        """What to add to this machine's steady clock to have Redis time, by which events are stamped, in ns; or 0."""
 
 
 OnOutput = Callable[["Claim | None", "list[Line]"], None]
@@ -85,7 +90,6 @@ class Running:
         self.claim = claim
         self.ended: asyncio.Future[End | None] = asyncio.get_running_loop().create_future()
         self.started = False
-        self.ahead = 0
         self.lent = False
         self.overdue = 0.0
         self._limit: asyncio.TimerHandle | None = None
@@ -125,8 +129,9 @@ class Running:
             self._timer.cancel()
             self._timer = None
         batch, self._batch = sorted(self._batch, key=_time), []
-        if self.ahead:
-            batch = [line._replace(ns=line.ns + self.ahead) for line in batch]
+        if self.claim.origin:
+            ahead = self.claim.origin + time.monotonic_ns() - time.time_ns()
+            batch = [line._replace(ns=line.ns + ahead) for line in batch]
         for at in range(0, len(batch), BATCH_LINES):
             self._on_output(self.claim, batch[at : at + BATCH_LINES])
 

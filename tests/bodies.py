@@ -31,12 +31,11 @@ class Claim(msgspec.Struct, frozen=True):
     kind: str = "sync"
     user: str = "alice"
     run: str = "r1"
+    origin: int = 0
 
 
 class Performance:
     """An attempt that calls a function of this module."""
-
-    ahead_ns = 0
 
     def __init__(self, claim: dict[str, Any], over: Any) -> None:
         self.over = over
@@ -135,6 +134,12 @@ def ends_slowly(attempt: Performance, gate: str) -> int:
     while not Path(gate).exists():
         time.sleep(0.002)
     return os.getpid()
+
+
+def renames_process(attempt: Performance, then: str = "") -> None:
+    Path("/proc/self/comm").write_text("my job")
+    if then:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def holds_gil(attempt: Performance) -> None:

@@ -25,6 +25,11 @@ def alive(pid: int) -> bool:
         return False
 
 
+def busy(pid: int) -> bool:
+    """Whether a child says by its name that a body is under way."""
+    return Path(f"/proc/{pid}/comm").read_text() == "nbjobs body\n"
+
+
 def children_of(pid: int) -> list[int]:
     """Direct children, zombies too."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -77,6 +82,11 @@ class Child(End):
     def run(self, body: str, *args: Any, owner: str = "w:1", kind: str = "sync") -> None:
         claim = {"owner": owner, "kind": kind, "body": body, "args": list(args)}
         self.send(op="run", claim=claim)
+
+    def begin(self, body: str, *args: Any) -> None:
+        """Has a body run; returns when it has begun."""
+        self.run(body, *args)
+        wait_until(lambda: busy(self.pid), 10, f"{body} has begun")
 
     def result(self, body: str, *args: Any, kind: str = "sync") -> Any:
         """Has a body run to its end; its value."""

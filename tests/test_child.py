@@ -24,10 +24,9 @@ def child(nursery: HandNursery) -> Child:
     return nursery.bear()
 
 
-def test_a_run_is_started_then_done(child: Child) -> None:
-    """A child says when the body begins, and at its end the outcome, what it used and what it left."""
+def test_the_end_of_a_run_is_told(child: Child) -> None:
+    """A child says at the end the outcome, what the body used and what it left."""
     child.run("nothing", owner="w:7")
-    assert child.next() == {"op": "started", "owner": "w:7", "ahead": 0}
     done = child.next()
     assert {name: done[name] for name in ("op", "owner", "outcome", "error", "dirty")} == {
         "op": "done",
@@ -75,8 +74,7 @@ def test_a_stop_for_another_attempt_is_not_heard(child: Child) -> None:
 def test_a_body_that_runs_ends_with_the_socket(nursery: HandNursery, child: Child) -> None:
     """Where its worker is gone, a child ends itself and its programs, nursery or not."""
     program = child.result("starts_program")
-    child.run("waits_for_stop")
-    child.next("started")
+    child.begin("waits_for_stop")
     child.channel.close()
     assert nursery.next("exit")["signal"] == signal.SIGKILL
     wait_until(lambda: not alive(program), 2, "the program is gone")

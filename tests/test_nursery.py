@@ -24,13 +24,22 @@ def nursery() -> Iterator[HandNursery]:
 
 
 def test_a_child_is_born_and_its_end_is_told(nursery: HandNursery) -> None:
-    """The nursery answers with the process id, later with exit code or signal."""
+    """The nursery answers with the process id, later with exit code or signal, and whether a body was under way."""
     first, second = nursery.bear("one"), nursery.bear("two")
     first.run("exits", 7)
-    assert nursery.next() == {"op": "exit", "pid": first.pid, "code": 7, "signal": None}
-    second.run("kills_itself", signal.SIGTERM.value)
+    assert nursery.next() == {"op": "exit", "pid": first.pid, "code": 7, "signal": None, "busy": True}
+    second.result("renames_process")
     os.kill(second.pid, signal.SIGKILL)
-    assert nursery.next() == {"op": "exit", "pid": second.pid, "code": None, "signal": signal.SIGKILL}
+    assert nursery.next() == {
+        "op": "exit", "pid": second.pid, "code": None, "signal": signal.SIGKILL, "busy": False
+    }  # fmt: skip
+
+
+def test_a_body_that_renames_its_process_is_a_body(nursery: HandNursery) -> None:
+    """Any name but that of an idle child says that a body was under way."""
+    child = nursery.bear()
+    child.run("renames_process", "killed")
+    assert nursery.next("exit")["busy"] is True
 
 
 def test_many_requests_in_one_go_each_get_their_child(nursery: HandNursery) -> None:
@@ -67,8 +76,7 @@ def test_only_children_are_signalled(nursery: HandNursery, op: str) -> None:
 def test_a_signal_is_passed_on(nursery: HandNursery) -> None:
     """SIGUSR1 makes a child print its stack, also while C code holds the interpreter."""
     child = nursery.bear()
-    child.run("holds_gil")
-    child.next("started")
+    child.begin("holds_gil")
     nursery.send(op="signal", pid=child.pid, number=int(signal.SIGUSR1))
     wait_until(lambda: "in holds_gil" in child.printed(), 5, "the stack is printed")
 
@@ -77,8 +85,7 @@ def test_all_ends_with_the_socket(nursery: HandNursery) -> None:
     """When the worker is gone, so are the children, what they started, and the nursery."""
     busy, idle = nursery.bear("busy"), nursery.bear("idle")
     programs = [idle.result("starts_program"), idle.result("starts_program_in_session")]
-    busy.run("holds_gil")
-    busy.next("started")
+    busy.begin("holds_gil")
     nursery.channel.close()
     nursery.process.wait(2)
     assert not any(map(alive, [busy.pid, idle.pid, *programs]))
@@ -88,8 +95,7 @@ def test_all_ends_with_the_socket(nursery: HandNursery) -> None:
 def test_children_end_with_their_nursery(nursery: HandNursery) -> None:
     """The kernel kills the children of a killed nursery, also one that holds the interpreter."""
     busy, idle = nursery.bear("busy"), nursery.bear("idle")
-    busy.run("holds_gil")
-    busy.next("started")
+    busy.begin("holds_gil")
     nursery.process.kill()
     wait_until(lambda: not alive(busy.pid) and not alive(idle.pid), 1, "the children are gone")
 
@@ -97,8 +103,7 @@ def test_children_end_with_their_nursery(nursery: HandNursery) -> None:
 def test_terminal_and_service_managers_do_not_end_it(nursery: HandNursery) -> None:
     """SIGINT, SIGTERM and SIGHUP end neither nursery nor child: the worker decides."""
     child = nursery.bear()
-    child.run("waits_for_stop")
-    child.next("started")
+    child.begin("waits_for_stop")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         for pid in (nursery.process.pid, child.pid):
             os.kill(pid, number)

@@ -21,7 +21,7 @@ from nbjobs.pool import End, Pool, PoolError
 from nbjobs.settings import NbJobs
 
 from .bodies import Claim
-from .processes import alive, children_of
+from .processes import alive, busy, children_of
 from .support import await_until, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a worker needs Unix processes")
@@ -67,7 +67,9 @@ class Bench:
 
     def _has_begun(self, owner: str) -> bool:
         held = self.pool._held.get(owner)
-        return held is not None and held.running is not None and held.running.started
+        if held is None or held.child is None or held.running is None:
+            return False
+        return held.running.started or busy(held.child.pid)
 
 
 @pytest.fixture
