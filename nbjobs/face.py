@@ -11,6 +11,7 @@ applied.
 
 from __future__ import annotations
 
+import inspect
 from statistics import median_low
 
 import msgspec
@@ -173,7 +174,10 @@ def _at(face: Face, now: int) -> Face:
 
 def schema() -> dict[str, object]:
     """The JSON schema of a face; `widgets/face.schema.json` is its checked-in text."""
-    return msgspec.json.schema(Face)
+    found = msgspec.json.schema(Face)
+    for described in found["$defs"].values():  # Python 3.13 takes the indentation out of docstrings, others do not
+        described["description"] = inspect.cleandoc(described["description"])
+    return found
 
 
 def _bar(view: RunView, total: int | None) -> tuple[str, Bar | None]:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
@@ -246,19 +245,13 @@ async def test_a_death_is_told_with_its_cause_and_last_lines(
     assert last in end.last_lines
 
 
-async def test_a_death_is_seen_within_50_ms(bench: Any) -> None:
-    """From a child's SIGKILL to its worker's knowledge it takes a few milliseconds."""
+async def test_a_death_is_seen_at_once(bench: Any) -> None:
+    """No lease or timer tells of a child's SIGKILL, but its end itself: `benchmarks/processes.py` says how soon."""
     b = await bench()
-    took = []
-    for _ in range(5):
-        _, task = await b.begin("waits_for_stop", "say pid")
-        await await_until(lambda: b.lines(), description="the body runs")
-        began = time.perf_counter()
-        os.kill(int(b.lines()[0]), signal.SIGKILL)
-        assert (await task).signal == signal.SIGKILL
-        took.append(time.perf_counter() - began)
-        b.printed.clear()
-    assert sorted(took)[2] < 0.05, took
+    _, task = await b.begin("waits_for_stop", "say pid")
+    await await_until(lambda: b.lines(), description="the body runs")
+    os.kill(int(b.lines()[0]), signal.SIGKILL)
+    assert (await asyncio.wait_for(task, 2)).signal == signal.SIGKILL
 
 
 async def test_a_program_that_holds_the_socket_does_not_hide_a_death(bench: Any, tmp_path: Path) -> None:

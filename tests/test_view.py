@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import timeit
 from datetime import datetime
 from pathlib import Path
 
@@ -455,11 +454,3 @@ def test_the_checked_in_schema_is_that_of_the_face() -> None:
     path = Path(nbjobs.widgets.__file__).with_name("face.schema.json")
     assert json.loads(path.read_text()) == schema()
     msgspec.convert(msgspec.to_builtins(face(midway().view)), Face)
-
-
-def test_fold_and_face_are_cheap() -> None:
-    """A child folds its own events between two items: 30 and 60 µs are the bounds."""
-    story = midway()
-    view, entry = story.view, story.entries[-1]
-    assert min(timeit.repeat(lambda: fold(view, entry), number=500, repeat=3)) / 500 < 30e-6
-    assert min(timeit.repeat(lambda: face(view), number=500, repeat=3)) / 500 < 60e-6
