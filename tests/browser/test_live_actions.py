@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import ipykernel
 import pytest
 import redis
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -187,6 +188,29 @@ def test_buttons_work_while_a_cell_runs(
         expect(page.locator(".jp-InputPrompt", has_text="[*]")).to_have_count(1)
         (tmp_path / "over").touch()
         expect(page.locator(".jp-OutputArea-output", has_text="the kernel was busy")).to_be_visible(timeout=20_000)
+
+
+@pytest.mark.skipif(ipykernel.version_info < (7, 4), reason="older ones need nothing from us to hear during a cell")
+def test_where_the_kernel_cannot_hear_a_button_says_so_and_acts_later(
+    lab: Lab, browser: Browser, client: redis.Redis, tmp_path: Path
+) -> None:
+    """Without our hook, as with a front end that knows no subshells: it is said, and done when the cell ends."""
+    deaf = "import nbjobs.widgets.card\nnbjobs.widgets.card.reach_during_cells = lambda comm: None"
+    cells = (deaf, JOB, CARD.format(folder=str(tmp_path)), BUSY.format(folder=str(tmp_path)))
+    with lab.open(browser, lab.write("deaf.ipynb", *cells)) as notebook:
+        card = notebook.card
+        notebook.start_all()
+        state(card, "queued")
+        card.locator("[data-action=expand]").click()
+        expect(card.locator(".nbjobs-steps li")).to_have_count(3)
+        expect(card.locator(".nbjobs-said")).to_contain_text("The kernel is busy", timeout=10_000)
+        card.locator("[data-action=cancel]").click()
+        expect(card.locator(".nbjobs-said")).to_contain_text("At once, in a terminal: nbjobs cancel", timeout=10_000)
+        expect(card).to_have_attribute("data-state", "queued")
+        (tmp_path / "over").touch()
+        state(card, "cancelled")
+        expect(card.locator(".nbjobs-said")).to_be_hidden()
+        expect(card.locator(".nbjobs-timeline > *")).to_have_count(1)
 
 
 QUEUED = """
