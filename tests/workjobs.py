@@ -297,3 +297,18 @@ def maps(path: str) -> list[int]:
         return 2 * item
 
     return step.map("twice", twice, range(50), workers=1)
+
+
+@job
+def parent(path: str) -> int:
+    """Wait for a run of its own making, in the second attempt."""
+    return step("child", ask_child, path)
+
+
+def ask_child(path: str) -> int:
+    run = add.enqueue(20, 1)
+    note(path, run.id, os.getpid())
+    if not Path(path + ".died").exists():
+        Path(path + ".died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return int(run.result(timeout=30))
