@@ -24,17 +24,18 @@ SHORT = 60  # characters of the texts of an attempt
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Shown = Annotated[str, msgspec.Meta(extra={"shown": True})]  # a text of the user that surfaces show
 
 
 class StepView(msgspec.Struct, frozen=True, omit_defaults=True):
     """One step of a run; `state` is running, done, stopped or failed, `ms` how long its last attempt took."""
 
-    name: str
+    name: Shown
     state: str = "running"
     ms: Count | None = None
     done: Count | None = None
     total: Count | None = None
-    note: str = ""
+    note: Shown = ""
 
 
 class AttemptView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -47,12 +48,12 @@ class AttemptView(msgspec.Struct, frozen=True, omit_defaults=True):
     began: Count
     first: Count = 0
     ended: Count = 0
-    step: str = ""
+    step: Shown = ""
     done: Count | None = None
-    cursor: str = ""
-    worker: str = ""
+    cursor: Shown = ""
+    worker: Shown = ""
     reason: str = ""
-    signal: str = ""
+    signal: Shown = ""
 
 
 class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -67,7 +68,7 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     run: str
-    job: str = ""
+    job: Shown = ""
     state: str = "queued"
     control: str = ""
     n: Count = 0
@@ -76,21 +77,21 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     crashes: Count = 0
     failures: Count = 0
     at: Count = 0
-    queue: str = ""
-    worker: str = ""
+    queue: Shown = ""
+    worker: Shown = ""
     # where it is
-    step: str = ""
+    step: Shown = ""
     in_step: bool = False
     ended_steps: Count = 0
-    cursor: str = ""
+    cursor: Shown = ""
     done: Count | None = None
     total: Count | None = None
     earlier: Count | None = None
-    inner: str = ""
+    inner: Shown = ""
     inner_done: Count | None = None
     inner_total: Count | None = None
     steps: tuple[StepView, ...] = ()
-    declared: tuple[str, ...] = ()
+    declared: tuple[Shown, ...] = ()
     # when
     enqueued: Count = 0
     started: Count = 0
@@ -108,13 +109,13 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     resumed_at: Count | None = None
     resumed_total: Count | None = None
     resumed_step: str = ""
-    after: str = ""
+    after: Shown = ""
     description: str = ""
-    signal: str = ""
-    error_type: str = ""
-    error_message: str = ""
-    traceback: str = ""
-    result: str = ""
+    signal: Shown = ""
+    error_type: Shown = ""
+    error_message: Shown = ""
+    traceback: Shown = ""
+    result: Shown = ""
     duration: Count | None = None
     cpu: Seconds | None = None
     memory: Count | None = None
@@ -233,7 +234,7 @@ def _scrubbed(view: RunView) -> RunView:
 
 
 _TEXTS = tuple(
-    field.name for field in msgspec.structs.fields(RunView) if field.type is str and field.name != "traceback"
+    field.name for field in msgspec.structs.fields(RunView) if field.type in (str, Shown) and field.name != "traceback"
 )
 _LIMITS = {"run": 64, "error_message": MESSAGE}
 

@@ -122,7 +122,7 @@ class Several:
         ended = sum(map(_has_ended, views))
         failed = sum(states[state] for state in _ATTENTION)
         state, icon = _standing(states, cells)
-        parts = tuple(_part(one, states[one], cells) for one in _ORDER if states[one])
+        parts = tuple(_part(one, states[one], cells) for one in sorted(states, key=_place))
         facts, clock = _times(views, ended)
         done = sum(cell.done for cell in cells) / max(1, len(cells))
         shown = sorted(cells, key=lambda cell: cell.state not in _ATTENTION)
@@ -174,13 +174,18 @@ def _share(shown: Face) -> float:
     return (shown.bar.done or 0.0) if shown.bar else 0.0
 
 
+def _place(state: str) -> int:
+    """Where a state is told; one that this code does not know yet comes last."""
+    return _ORDER.index(state) if state in _ORDER else len(_ORDER)
+
+
 def _standing(states: Counter[str], cells: list[Cell]) -> tuple[str, str]:
     """The state of all together, and its icon: the worst where all have ended, else the liveliest."""
     if all(state in ENDED or state == "lost" for state in states):
         lead = next((state for state in (*_ATTENTION, "cancelled", "completed") if states[state]), "completed")
     else:
-        under_way = [state for state in _ORDER if states[state] and state not in ENDED and state != "lost"]
-        lead = "running" if "completed" in states and under_way[0] == "queued" else under_way[0]
+        lead = min((state for state in states if state not in ENDED and state != "lost"), key=_place)
+        lead = "running" if "completed" in states and lead == "queued" else lead
     icons = {cell.state: cell.icon for cell in cells}
     return lead, icons.get(lead, "◐" if lead == "running" else "✓")
 

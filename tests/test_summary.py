@@ -65,6 +65,7 @@ def test_the_share_counts_runs_under_way_in_part() -> None:
         (["queued", "scheduled"], "queued"),
         (["paused", "failed"], "paused"),
         (["failed", "running"], "running"),
+        (["completed", "of a newer version"], "of a newer version"),
     ],
 )
 def test_the_state_of_all_is_the_liveliest_then_the_worst(states: list[str], state: str) -> None:

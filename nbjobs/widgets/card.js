@@ -523,7 +523,7 @@ class Opened {
     this.more.hidden = !hidden;
     list(this.steps, steps, stepRow, (row, { name, state, title, duration: took, note, since }, i) => {
       const [sign, called, remark, time, word] = row.children;
-      const [shape, said] = STEPS[state] ?? STEPS.coming;
+      const [shape, said] = Object.hasOwn(STEPS, state) ? STEPS[state] : STEPS.coming;
       setAttribute(row, "data-name", name);
       if (row.getAttribute("data-state") !== state) sign.replaceChildren(icon(shape));
       setAttribute(row, "data-state", state);
