@@ -69,7 +69,7 @@ class WorkerCommand(Command):
 
     name = "nbjobs worker"
     description = Unicode(__doc__)
-    examples = Unicode("nbjobs worker\nnbjobs worker --queue gpu my_project.jobs")
+    examples = Unicode("nbjobs worker\nnbjobs worker --queue gpu --children 1 my_project.jobs")
 
     def start(self) -> None:
         """Runs until SIGTERM."""

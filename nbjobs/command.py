@@ -20,6 +20,7 @@ ALIASES = {
     "redis-url": "NbJobs.redis_url",
     "queue": "NbJobs.queue",
     "children": "NbJobs.children",
+    "async-runs": "NbJobs.async_runs",
     "workers": "NbJobs.workers",
 }
 _NO_FLAGS: dict[str, object] = {}

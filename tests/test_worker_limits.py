@@ -156,3 +156,19 @@ def test_ten_megabytes_are_cut_refused_or_not_kept(url: str, redis_client: redis
     assert [entry for entry in redis_client.slowlog_get() if entry["duration"] > 50_000] == []
     for key in redis_client.scan_iter("nbjobs:*"):
         assert redis_client.memory_usage(key) < 1_500_000, key
+
+
+@pytest.mark.parametrize("occupies", [workjobs.occupies, workjobs.aoccupies], ids=["sync", "async"])
+def test_a_queue_has_as_many_places_as_its_workers(url: str, tmp_path: Path, occupies: Any) -> None:
+    """One worker with one place: its runs come one after the other, and those of other queues do not wait for them."""
+    ledger = Ledger(tmp_path / "ledger")
+    with Worker(url, queue="gpu", children=1, async_runs=1), Worker(url):
+        runs = [occupies.enqueue(ledger.path) for _ in range(3)]
+        ledger.wait_for(1)
+        assert workjobs.add.enqueue(1, 2).result(timeout=10) == 3
+        assert workjobs.aadd.enqueue(1, 2).result(timeout=10) == 3
+        assert sorted(run.state for run in runs) == ["queued", "queued", "running"]
+        Path(ledger.path + ".gate").touch()
+        for run in runs:
+            run.wait(timeout=10)
+    assert ledger.lines() == [["in"], ["out"]] * 3

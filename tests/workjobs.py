@@ -312,3 +312,20 @@ def ask_child(path: str) -> int:
         Path(path + ".died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return int(run.result(timeout=30))
+
+
+@job(queue="gpu")
+def occupies(path: str) -> None:
+    """Hold what only one may have."""
+    note(path, "in")
+    wait_for_file(path + ".gate")
+    note(path, "out")
+
+
+@job(queue="gpu")
+async def aoccupies(path: str) -> None:
+    """The same, in an event loop."""
+    note(path, "in")
+    while not Path(path + ".gate").exists():
+        await asyncio.sleep(0.01)
+    note(path, "out")
