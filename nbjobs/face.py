@@ -237,9 +237,10 @@ def _step(step: StepView, view: RunView) -> FaceStep:
     done, total = step.done, step.total or 0
     if done is not None and done < total and not note and step.state != "running":
         note = f"{words.count(done)} of {words.count(total)}"
-    running = step.state == "running"
-    since = view.step_began if running and view.in_step and step.name == view.step else 0
-    state = "stopped" if running and not since else step.state
+    state, since = step.state, 0
+    if state == "running":
+        under_way = view.in_step and step.name == view.step
+        state, since = ("running", view.step_began) if under_way else ("stopped", 0)
     duration = "" if step.ms is None else words.lasted(step.ms / 1000)
     return FaceStep(step.name, state, words.title(step.name), duration, note, since)
 
