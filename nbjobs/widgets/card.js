@@ -748,6 +748,9 @@ class Painter {
     this.announcer = new Announcer(drawing.status, signal);
     this.painted = -Infinity;
     this.asked = false;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.timer = undefined;
+    this.frame = 0;
     this.severed = false;
     this.ahead = Infinity;
     this.buttons = new Buttons(feed, drawing, (text) => this.announcer.say(text), signal);
@@ -835,7 +838,8 @@ class Painter {
     this.severed = false;
     const sent = this.feed.get()?.sent;
     if (sent) this.ahead = Math.min(this.ahead, Date.now() - sent);
-    if (this.feed.get()?.ended) this.paint(); // what follows the end may take the card away
+    // at once where it may be: what follows an end may take the card away
+    if (this.feed.get()?.ended || performance.now() - this.painted >= PAINT_EVERY) this.paint();
     else this.ask();
   }
 
@@ -853,10 +857,14 @@ class Painter {
     if (this.asked || this.signal.aborted) return;
     this.asked = true;
     const wait = Math.max(0, this.painted + PAINT_EVERY - performance.now());
-    setTimeout(() => requestAnimationFrame(() => this.paint()), wait);
+    this.timer = setTimeout(() => {
+      this.frame = requestAnimationFrame(() => this.paint());
+    }, wait);
   }
 
   paint() {
+    clearTimeout(this.timer);
+    cancelAnimationFrame(this.frame);
     this.asked = false;
     const face = this.feed.get();
     if (this.signal.aborted || !face?.run) return;

@@ -142,6 +142,21 @@ def test_a_flood_is_painted_ten_times_a_second_at_most(cards: CardPage) -> None:
     assert drawn["seen"][-1][1] == str(drawn["n"])
 
 
+def test_news_after_a_quiet_moment_is_drawn_at_once(cards: CardPage) -> None:
+    """Not a frame later; what follows within 100 ms waits its turn, the last of it is drawn."""
+    cards.mount("a", FACES["queued"])
+    cards.page.wait_for_timeout(150)
+    drawn = cards.page.evaluate(
+        """([running, resumed]) => {
+            const root = document.querySelector(".nbjobs-card");
+            return [running, resumed].map(face => { cards.set("a", face); return root.dataset.n; });
+        }""",
+        [face("running", n=5), face("resumed", n=6)],
+    )
+    assert drawn == ["5", "5"]
+    expect(cards.card("a")).to_have_attribute("data-n", "6")
+
+
 def test_an_end_is_drawn_at_once(cards: CardPage) -> None:
     """The saved output replaces the card right after the end: the end must have been drawn by then."""
     cards.mount("a", FACES["resumed"])
