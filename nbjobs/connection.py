@@ -21,6 +21,7 @@ from typing import Any, cast
 
 import redis
 import redis.asyncio
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import FullJitterBackoff
 from redis.connection import ConnectionPool, parse_url
@@ -129,10 +130,18 @@ _CLASSES = {redis.SSLConnection: _SSLConnection, redis.UnixDomainSocketConnectio
 _SMALL = 32 * 1024  # bytes; asyncio's buffer takes twice as many
 
 
+_NOTHING = object()
+
+
 class _Lean:
-    """Saves what asyncio's connections spend on packing in Python and on timers: half of the cost of a command."""
+    """Saves what asyncio's connections spend on packing in Python and on timers: half of the cost of a command.
+
+    Where redis-py's inner parts are not as expected (a test says so), its own way is taken.
+    """
 
     is_connected: bool
+    _parser: Any
+    _reader: Any
     health_check_interval: float
     socket_timeout: float | None
 
@@ -153,6 +162,34 @@ class _Lean:
             await super().send_packed_command(command, check_health)  # type: ignore[misc]
         finally:
             self.socket_timeout = timeout
+
+    async def read_response(self, disable_decoding: bool = False, *args: Any, **options: Any) -> Any:
+        # Of a pipeline's answers only the first has to be waited for, and needs a timer.
+        answer = self._arrived(disable_decoding)
+        if answer is _NOTHING:
+            return await super().read_response(disable_decoding, *args, **options)  # type: ignore[misc]
+        error = answer[0] if isinstance(answer, list) and answer else answer
+        if isinstance(error, ConnectionError):  # such as LOADING
+            await cast(Any, self).disconnect(nowait=True)
+            raise error
+        if isinstance(answer, ResponseError):
+            raise answer
+        return answer
+
+    def _arrived(self, disable_decoding: bool) -> Any:
+        """Return the next answer where all of it is here, else `_NOTHING`."""
+        reader: Any = getattr(self._parser, "_reader", None)
+        if not self.is_connected or not hasattr(reader, "gets"):
+            return _NOTHING
+        answer = reader.gets(False) if disable_decoding else reader.gets()
+        return _NOTHING if answer is NOT_ENOUGH_DATA else answer
+
+    async def can_read_destructive(self) -> bool:
+        # Asked before each use. redis-py lets a timer of no time run out.
+        stream = self._reader
+        if stream is None or not hasattr(stream, "_buffer"):
+            return bool(await super().can_read_destructive())  # type: ignore[misc]
+        return bool(stream.at_eof() or stream._buffer)
 
 
 class _AsyncConnection(_Lean, redis.asyncio.Connection):

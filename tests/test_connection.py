@@ -184,12 +184,28 @@ async def test_clients_for_asyncio_send_what_others_send(client: redis.Redis, re
     await lean.aclose()
 
 
+async def test_clients_for_asyncio_wait_once_for_a_pipeline(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has arrived is read without a timer, errors among it; the parts of redis-py for that are as expected."""
+    lean = connection.async_client(redis_url)
+    await lean.ping()
+    timers = []
+    for module in (redis.asyncio.connection, redis._parsers.hiredis):
+        timer = module.async_timeout
+        monkeypatch.setattr(module, "async_timeout", lambda *args, timer=timer: timers.append(args) or timer(*args))
+    pipe = lean.pipeline(transaction=False)
+    pipe.set("nbjobs:x", "1").lpush("nbjobs:x", "2").get("nbjobs:x").echo("y" * 100_000)
+    done, refused, one, large = await pipe.execute(raise_on_error=False)
+    assert (done, type(refused), one, large) == (True, redis.ResponseError, "1", "y" * 100_000)
+    assert 1 <= len(timers) <= 3  # one, and one more for each time that the large answer was not whole yet
+    await lean.aclose()
+
+
 @pytest.mark.parametrize("size", [1, 1_000_000])
 async def test_clients_for_asyncio_do_not_wait_for_ever(proxy: Proxy, redis_client: redis.Redis, size: int) -> None:
     """Where no answer comes, the wait ends after the timeout, also behind a command that asyncio has to buffer."""
-    client = connection.async_client(proxy.url, timeout=0.1, retry=False)
+    client = connection.async_client(proxy.url, timeout=0.5, retry=False)
     await client.ping()
-    proxy.delay = 0.5
+    proxy.delay = 2
     with pytest.raises(connection.TimeoutError):
         await client.echo("x" * size)
     proxy.delay = 0
