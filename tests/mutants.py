@@ -91,10 +91,10 @@ MUTANTS = [
     Mutant(
         "the view is written apart from the cursor",
         "journal.py",
-        "            self._heed(reply)\n            return True\n",
-        "            self._heed(reply)\n"
-        "            self._store._client.hset(self._store.keys.run(self._claim.run), 'view', commit.view)\n"
-        "            return True\n",
+        "                self._heed(reply)\n                commit = self._gather()",
+        "                self._heed(reply)\n"
+        "                self._store._client.hset(self._store.keys.run(self._claim.run), 'view', commit.view)\n"
+        "                commit = self._gather()",
         (STORED,),
     ),
     Mutant(
@@ -308,6 +308,34 @@ MUTANTS = [
         "        if key(item) == step.stored.value:\n            return source\n",
         "        if key(item) == step.stored.value:\n            return iter([item, *source])\n",
         ("tests/test_marks.py::test_a_loop_with_keys_goes_on_behind_the_key_of_the_last_item_done",),
+    ),
+    Mutant(
+        "a body that reaches no checkpoint outlives its timeout",
+        "childhandle.py",
+        '        if running.overdue and not running.ended.done():\n            self.kill("killed")\n',
+        "        pass\n",
+        ("tests/test_worker_limits.py::test_a_timeout_after_progress_goes_on_at_the_cursor",),
+    ),
+    Mutant(
+        "errors tell their secrets",
+        "shown.py",
+        "    return plain.masked(text, events.reporter.hides)\n",
+        "    return text\n",
+        ("tests/test_secrets.py::test_row_58_a_secret_is_nowhere",),
+    ),
+    Mutant(
+        "a stranger's kind of run ends the worker",
+        "attempts.py",
+        """        kind="async" if fields["kind"] == "async" else "sync",\n""",
+        """        kind=fields["kind"] or "sync",\n""",
+        ("tests/test_pickles.py::test_row_57_a_pickle_in_any_field_of_a_run",),
+    ),
+    Mutant(
+        "events are stamped by the machine's clock",
+        "journal.py",
+        "        return time.monotonic_ns() + self._origin\n",
+        "        return time.time_ns()\n",
+        ("tests/faults/test_clocks.py::test_row_32_a_clock_that_is_set_in_the_middle_changes_nothing",),
     ),
 ]
 

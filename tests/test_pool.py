@@ -245,6 +245,17 @@ async def test_a_death_is_told_with_its_cause_and_last_lines(
     assert last in end.last_lines
 
 
+async def test_last_lines_are_a_runs_own(bench: Any) -> None:
+    """What another run printed before in the same child is not for the owner of one that dies without a word."""
+    b = await bench(children=1)
+    pid = await b.value("pid", run="r1")
+    await b.run("prints", "a line of r1", run="r1")
+    end = await b.run("renames_process", "die", run="r2")
+    assert (end.died, end.last_lines) == (True, [])
+    assert b.lines("r1") == ["a line of r1"]
+    assert await b.value("pid", run="r3") != pid, "the three before had one child"
+
+
 async def test_a_death_is_seen_at_once(bench: Any) -> None:
     """No lease or timer tells of a child's SIGKILL, but its end itself: `benchmarks/processes.py` says how soon."""
     b = await bench()

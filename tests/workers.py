@@ -35,7 +35,7 @@ class Worker:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the block ends
         environment = bare_environment(redis_url=url, queue=queue, **{**QUICK, **settings})
         if path:
-            environment["PYTHONPATH"] = path
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (path, environment.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "nbjobs", "worker"],
             cwd=ROOT,

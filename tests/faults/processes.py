@@ -40,7 +40,8 @@ class Worker:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("NBJOBS_")}
         environment |= {f"NBJOBS_{name.upper()}": str(value) for name, value in settings.items()}
         environment |= {"NBJOBS_REDIS_URL": url, "PYTHONUNBUFFERED": "1"} | failpoints.environment(points or [])
-        environment |= {"PYTHONPATH": str(path)} if path is not None else {}
+        if path is not None:
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(path), environment.get("PYTHONPATH"))))
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, "worker"],
