@@ -123,15 +123,22 @@ class Tail:
         """Take what has come since; return whether anything has."""
         ask: Any = client.execute_command
         with translated(client):
-            if self._last:
-                page = ask("XRANGE", self._key, f"({self._last}", "+", "COUNT", PAGE)
-            else:
-                page = ask("XREVRANGE", self._key, "+", "-", "COUNT", self.lines.maxlen)[::-1]
+            page = ask("XRANGE", self._key, f"({self._last}", "+", "COUNT", PAGE) if self._last else self._newest(ask)
         for self._last, entry in page:
             lines, total = _logged(entry)
             self.lines += [LogLine(*line) for line in lines]
             self.seen = max(self.seen, total)
         return bool(page)
+
+    def _newest(self, ask: Any) -> list[Entry]:
+        """As many entries from the end as hold the lines that are kept: one may have hundreds."""
+        found: list[Entry] = []
+        end, missing = "+", self.lines.maxlen or 0
+        while missing > 0 and (page := ask("XREVRANGE", self._key, end, "-", "COUNT", 10)):
+            found += page
+            missing -= sum(len(_logged(entry)[0]) for _, entry in page)
+            end = f"({page[-1][0]}"
+        return found[::-1]
 
 
 class _Source(Protocol):

@@ -241,6 +241,22 @@ def test_an_open_card_follows_the_output(run: Run, log: Callable[..., None], ope
     assert page.card.details["output"]["lines"][-1] == ("stderr", "one more")
 
 
+def test_a_log_that_cannot_be_read_harms_no_other(
+    run: Run, log: Callable[..., None], redis_client: redis.Redis, opened: Callable[[Run], Page]
+) -> None:
+    """Somebody wrote something else where the lines should be."""
+    other = double.enqueue(2)
+    redis_client.set(KEYS.log(other.id), "no stream", ex=60)
+    log("mine")
+    for page in (broken := opened(other), good := opened(run)):
+        page.send(do="expand", n=1)
+    wait_until(lambda: good.card.details and shown(good)[1] == ["mine"], 10, "the line")
+    wait_until(lambda: broken.card.details, 10, "its details")
+    assert shown(broken)[1] == []
+    redis_client.delete(KEYS.log(other.id))
+    other.cancel()
+
+
 def test_output_is_shown_without_what_a_terminal_obeys(
     run: Run, log: Callable[..., None], opened: Callable[[Run], Page]
 ) -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +24,8 @@ __all__ = ["Following", "follow"]
 
 logger = logging.getLogger("nbjobs.widgets")
 
-EVERY = 0.3  # s between two looks
-LAST_WORDS = 5  # looks after a run's end, as its worker writes what the body printed at last
+EVERY, SELDOM = 0.3, 1.2  # s between two looks; more where nothing comes
+LAST_WORDS = 2.0  # s of looks after a run's end, as its worker writes what the body printed at last
 LINES, WIDTH, ALL = 200, 500, 32_768  # how many are shown, characters of one, characters of all
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -41,35 +42,36 @@ class Following:
 
     Attributes:
         output: what is shown of it.
-        left: how often is looked after the run's end.
-        closed: whether nobody wants it any more.
+        over: whether nobody wants more, or no more will come.
     """
 
     def __init__(self, user: str, run: str, changed: Callable[[], object], ended: Callable[[], bool]) -> None:
         self._tail = Tail(Keys(user), run, LINES)
         self._changed = changed
         self._ended = ended
-        self.left = LAST_WORDS
+        self._until = 0.0
         self.output = Output(0, ())
-        self.closed = False
+        self.over = False
+
+    def begin(self) -> None:
+        """Be read from now on, or again where the run goes on behind its end."""
+        self.over, self._until = False, 0.0
 
     def close(self) -> None:
-        """Look no longer."""
-        self.closed = True
+        """Be read no longer."""
+        self.over = True
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing more is to be read."""
-        return self.closed or self.left <= 0
-
-    def look(self, client: Any) -> None:
-        """Read what has come."""
-        if self._ended():
-            self.left -= 1
-        if self._tail.read(client):
+    def look(self, client: Any) -> bool:
+        """Read what has come; return whether anything has."""
+        now = time.monotonic()
+        self._until = (self._until or now + LAST_WORDS) if self._ended() else 0.0
+        last = bool(self._until) and now > self._until
+        came = self._tail.read(client)
+        if came:
             self.output = _output(self._tail)
-            if not self.closed:
-                self._changed()
+            self._changed()
+        self.over = self.over or last
+        return came
 
 
 def _output(tail: Tail) -> Output:
@@ -94,31 +96,41 @@ class _Reader:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._open: list[Following] = []
+        self._fresh = False
         self._thread: threading.Thread | None = None
         self._client: Any = None
 
     def add(self, one: Following) -> None:
         with self._changed:
-            self._open.append(one)
+            one.begin()
+            if one not in self._open:
+                self._open.append(one)
+            self._fresh = True
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="nbjobs-tails", daemon=True)
                 self._thread.start()
             self._changed.notify()
 
     def _run(self) -> None:
+        pause = EVERY
         while self._wanted():
-            try:
-                if self._client is None:  # once: who only looks must not start a Redis that was ended
-                    url = connection.resolve_url()
-                    self._client = connection.sync_client(url, name=connection.client_name(), retry=False)
-                for one in tuple(self._open):
-                    one.look(self._client)
-            except (connection.RedisError, OSError, NbjobsError):
-                pass  # the card says that Redis is away; it is tried again
-            except Exception:  # a thread that is not the user's must neither end nor print
-                logger.warning("The output of a run could not be read", exc_info=True)
+            came = [self._look(one) for one in tuple(self._open)]
+            pause = EVERY if any(came) else min(SELDOM, 1.5 * pause)
             with self._changed:
-                self._changed.wait(EVERY)
+                self._changed.wait_for(lambda: self._fresh, pause)
+                self._fresh = False
+
+    def _look(self, one: Following) -> bool:
+        try:
+            if self._client is None:  # once: who only looks must not start a Redis that was ended
+                url = connection.resolve_url()
+                self._client = connection.sync_client(url, name=connection.client_name(), retry=False)
+            return one.look(self._client)
+        except (connection.RedisError, OSError, NbjobsError):
+            return False  # the card says that Redis is away; it is tried again
+        except Exception:  # a thread that is not the user's must neither end nor print
+            logger.warning("The output of a run could not be read", exc_info=True)
+            return False
 
     def _wanted(self) -> bool:
         with self._changed:
@@ -137,7 +149,6 @@ _reader = _Reader()
 
 def follow(one: Following) -> Following:
     """Read its output from now on, or again where its run goes on behind its end."""
-    one.left = LAST_WORDS
     _reader.add(one)
     return one
 
