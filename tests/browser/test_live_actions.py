@@ -292,7 +292,8 @@ def test_a_hot_job_leaves_the_browser_free(
         drawn, long = page.evaluate("[window.drawn, window.long]")
         paints = [at for at, before in zip(drawn, [-1e9, *drawn], strict=False) if at - before > 20]
         assert len(paints) > 3
-        assert all(later - earlier > 80 for earlier, later in itertools.pairwise(paints))
+        # ten a second, and the end and what a screen reader is told, which do not wait their turn
+        assert all(later - earlier > 950 for earlier, later in zip(paints, paints[12:], strict=False))
         assert len(long) <= 2  # the worker's and the kernel's processes take the cores, too
         expect(card.locator(".nbjobs-facts")).to_contain_text("150,000 of 150,000")
         expect(card.locator(".nbjobs-steps li")).to_have_attribute("data-state", "done")
