@@ -23,7 +23,7 @@ demo: ## import a table while its processes are killed; 30 s
 	@$(SETUP) demo
 	@$(BIN)/nbjobs demo $(ARGS)
 
-lab: ## open the tutorial in JupyterLab
+lab: ## open the tutorials 01 to 04 in JupyterLab
 	@$(SETUP) lab demo
 	@$(BIN)/jupyter lab $(AS_ROOT) notebooks/01_first_card.ipynb $(ARGS)
 
