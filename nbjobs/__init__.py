@@ -44,6 +44,7 @@ The command line: ``nbjobs up``, ``down``, ``worker``, ``demo``; for runs ``nbjo
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from . import run as _run
@@ -144,14 +145,37 @@ class _Surface:
         return card_of_all(runs)
 
     def show(self, run: Run) -> None:
-        from .widgets.display import show
+        if _in_kernel():
+            from .widgets.display import show
 
-        show(run)
+            show(run)
+        else:
+            self._print([run])
 
     def show_all(self, runs: Sequence[Run]) -> None:
-        from .widgets.display import show_all
+        if _in_kernel():
+            from .widgets.display import show_all
 
-        show_all(runs)
+            show_all(runs)
+        else:
+            self._print(runs)
+
+    def _print(self, runs: Sequence[Run]) -> None:
+        from . import terminal
+
+        terminal.show(*(run.view for run in runs))
+
+    def watch(self, runs: Sequence[Run]) -> None:
+        from . import terminal
+
+        if runs:
+            terminal.watch(*(run.id for run in runs), user=runs[0].user)
+
+
+def _in_kernel() -> bool:
+    """Whether this process is a notebook's kernel."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None
 
 
 _run.surface = _Surface()

@@ -41,6 +41,9 @@ class Surface(Protocol):
     def show_all(self, runs: Sequence[Run]) -> None:
         """Display several runs as a cell's output."""
 
+    def watch(self, runs: Sequence[Run]) -> None:
+        """Show runs in a terminal until they have ended."""
+
 
 surface: Surface | None = None
 
@@ -266,6 +269,13 @@ class Run:
     def card(self) -> Any:
         """Return the run's live card, a widget."""
         return shown_by().card(self)
+
+    def watch(self) -> None:
+        """Show the run in this terminal until it has ended, in place.
+
+        Ctrl-C ends the watching, not the run. Where the output is no terminal, each change is a line.
+        """
+        shown_by().watch([self])
 
     def _ipython_display_(self) -> None:
         shown_by().show(self)

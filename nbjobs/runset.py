@@ -86,6 +86,10 @@ class Runs(Sequence[Run]):
         """Return a live card of them all, a widget."""
         return shown_by().card_of_all(self)
 
+    def watch(self) -> None:
+        """Show the runs in this terminal until they have ended; as `Run.watch`."""
+        shown_by().watch(self)
+
     def _ipython_display_(self) -> None:
         shown_by().show_all(self)
 

@@ -1,102 +1,39 @@
-"""The card in a terminal: the same words as in the notebook, drawn with rich.
+"""The card in a terminal: the same words as in the notebook, in place.
 
     with Screen() as screen:
         screen.show(view)
 
-Where the output is no terminal, each change of state, step or mark is one line. ``NO_COLOR`` is respected, and a
-terminal that has ASCII only gets no other character.
+More runs than the window has room for are one overview, with the cards of those that are running. Where the output is
+no terminal, each change of state, step or mark is one line. ``NO_COLOR`` is respected.
 """
 
 from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
 import msgspec
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, Group
+from rich.control import Control
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from . import words
-from .face import Bar, Face, face
-from .listing import Row, attach, runs
+from .face import Face, face
+from .listing import attach, runs
+from .rendering import Card, Overview, ascii_only, table
 from .run import Run
+from .runview import HELD
 from .stream import Follower, follower
+from .summary import Several
 from .view import RunView
 
-__all__ = ["Card", "Screen", "table", "watch"]
+__all__ = ["Card", "Overview", "Screen", "show", "table", "watch"]
 
-WIDTH = 72
 REFRESH = 0.05  # s between two drawings, where nothing but progress has changed
 LOOK = 1.0  # s between two looks for new runs
-
-_STYLES = {
-    "running": "cyan",
-    "retrying": "yellow",
-    "pausing": "yellow",
-    "paused": "yellow",
-    "completed": "green",
-    "failed": "red",
-    "dead": "red",
-    "lost": "red",
-}
-_QUIET = "bright_black"
-_ASCII = {
-    "◷": "@", "○": "o", "◐": "*", "↻": "~", "‖": "=", "⊘": "0", "✓": "+", "✕": "x",
-    "·": "-", "…": "...", "█": "#", "▒": "=", "┊": "|", "─": ".", "╌": ".",
-}  # fmt: skip
-_TO_ASCII = str.maketrans(_ASCII)
-
-
-class Card:
-    """A face as rich draws it: a line with state and step, the bar, the facts, and the error where there is one."""
-
-    def __init__(self, face: Face) -> None:
-        self.face = face
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield its lines, none wider than the terminal."""
-        width = min(WIDTH, options.max_width)
-        for line in _lines(self.face, width):
-            if options.ascii_only:
-                line = _ascii(line)
-            line.truncate(width, overflow="ellipsis" if not options.ascii_only else "crop")
-            yield line
-
-
-def _lines(shown: Face, width: int) -> Iterable[Text]:
-    style = _STYLES.get(shown.state, _QUIET)
-    yield Text.assemble((shown.icon, style), " ", (shown.name, "bold"), "  ", shown.headline)
-    if shown.bar is not None:
-        yield _bar(shown.bar, shown.percent, width, style)
-    facts = Text(" · ").join(Text(fact.text, style="magenta" if fact.kind == "resumed" else "") for fact in shown.facts)
-    if shown.facts:
-        yield facts
-    if shown.error:
-        yield Text(shown.error, style="red")
-
-
-def _bar(bar: Bar, percent: str, width: int, style: str) -> Text:
-    """Hatched is what earlier attempts did, solid what this one does; the notch is where it was resumed."""
-    cells = max(8, width - 6)
-    if bar.done is None:
-        return Text("╌" * cells, style=_QUIET)
-    done, earlier = int(bar.done * cells), int(bar.earlier * cells)
-    line = Text("▒" * earlier, style=style)
-    if bar.notch is not None and earlier < cells:
-        line.append("┊", style="magenta")
-    line.append("█" * (done - len(line)), style=style)
-    line.append("─" * (cells - len(line)), style=_QUIET)
-    return line.append(f" {percent:>5}")
-
-
-def _ascii(line: Text) -> Text:
-    text = line.plain.translate(_TO_ASCII).encode("ascii", "replace").decode()
-    return Text(text, style=line.style)
 
 
 class Screen:
@@ -113,6 +50,7 @@ class Screen:
         self._views: dict[str, RunView] = {}
         self._told: dict[str, tuple[object, ...]] = {}
         self._drawn = 0.0
+        self._width = self.console.width
         self._live: Live | None = None
 
     def __enter__(self) -> Screen:
@@ -148,15 +86,26 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print a line, above the cards."""
-        line = _ascii(Text(text)) if self.console.options.ascii_only else Text(text)
+        line = ascii_only(Text(text)) if self.console.options.ascii_only else Text(text)
         self.console.print(line, soft_wrap=self._live is None)
 
     def _cards(self) -> Group:
-        now = self._now()
-        cards: list[Card | Text] = []
-        for view in self._views.values():
-            cards += [Text(), Card(face(view, now=now))] if cards else [Card(face(view, now=now))]
-        return Group(*cards)
+        width, before = self.console.width, self._width
+        self._width = width
+        if width < before and self._live is not None:  # what was drawn is wrapped now, and cannot be drawn over
+            self.console.control(Control.clear(), Control.home())
+        views, now = list(self._views.values()), self._now()
+        faces = [face(view, now=now) for view in views]
+        room = self.console.height - 1
+        if sum(map(_rows, faces)) + len(faces) - 1 <= room:
+            return Group(*_apart([Card(one) for one in faces]))
+        overview = Overview(Several(views).summary())
+        room -= len(self.console.render_lines(overview))
+        blocks: list[Card | Overview] = [overview]
+        for one in faces:
+            if one.state in HELD and (room := room - 1 - _rows(one)) >= 0:
+                blocks.append(Card(one))
+        return Group(*_apart(blocks))
 
     def _tell(self, view: RunView) -> None:
         shown = face(view, now=self._now())
@@ -176,6 +125,26 @@ class Screen:
         self.say(text)
 
 
+def _rows(shown: Face) -> int:
+    """How many lines a card has."""
+    return 1 + (shown.bar is not None) + bool(shown.facts) + bool(shown.error)
+
+
+def _apart(blocks: Sequence[Card | Overview]) -> Iterator[Card | Overview | Text]:
+    """The blocks, with an empty line between two."""
+    for number, block in enumerate(blocks):
+        if number:
+            yield Text()
+        yield block
+
+
+def show(*views: RunView, console: Console | None = None) -> None:
+    """Print how runs stand now: one as its card, several as an overview."""
+    console = console or Console(highlight=False)
+    now = round(time.time() * 1000)
+    console.print(Card(face(views[0], now=now)) if len(views) == 1 else Overview(Several(views).summary()))
+
+
 class JsonScreen(Screen):
     """Prints each change as the JSON of a face, one object a line."""
 
@@ -187,27 +156,6 @@ class JsonScreen(Screen):
 
     def _print(self, shown: Face, text: str) -> None:
         print(msgspec.json.encode(shown).decode(), flush=True)
-
-
-def table(found: Iterable[Row]) -> Table:
-    """Return a list of runs as rich draws it."""
-    drawn = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for column in ("RUN", "JOB", "STATE", "PROGRESS", "CHANGED"):
-        drawn.add_column(column, no_wrap=True, overflow="ellipsis" if column in ("JOB", "PROGRESS") else "fold")
-    now = time.time() * 1000
-    for row in found:
-        state = Text(row.state, style=_STYLES.get(row.state, _QUIET))
-        changed = f"{words.lasted(max(0.0, (now - row.changed) // 1000))} ago"
-        drawn.add_row(Text(row.id), Text(row.job.rpartition(".")[2]), state, Text(_progress(row)), changed)
-    return drawn
-
-
-def _progress(row: Row) -> str:
-    """How far it is, in words: ``load_rows 1,200 of 5,000``."""
-    if not row.step or row.state == "completed":
-        return ""
-    counted = "" if row.done is None else f" {words.count(row.done)}"
-    return f"{row.step}{counted}{f' of {words.count(row.total)}' if counted and row.total else ''}"
 
 
 def watch(*run_ids: str | None, user: str | None = None, console: Console | None = None, json: bool = False) -> bool:
@@ -278,7 +226,7 @@ class _Watched:
                 self._add(_under_way(user))
 
     def _add(self, found: list[Run]) -> None:
-        for run in found:
-            if run.id not in self._states:
-                self._states[run.id] = ""
-                self._stack.enter_context(self._source.watch(run.id, self._views.put))
+        new = [run.id for run in found if run.id not in self._states]
+        self._states.update(dict.fromkeys(new, ""))
+        for watch in self._source.watch_all(new, self._views.put):
+            self._stack.enter_context(watch)

@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from nbjobs.face import face
-from nbjobs.view import RunView, empty
+from nbjobs.view import RunView
 from nbjobs.widgets import display
 from nbjobs.widgets.card import Card
 
@@ -271,13 +271,6 @@ def test_another_end_is_shown_although_nothing_was_seen_in_between(
     assert ["failed" in data["text/plain"] for data, _, _ in shell.published] == [True, False]
 
 
-def test_without_a_kernel_a_run_is_shown_as_it_stands(in_cell: Callable[..., tuple[Shell, Watched]]) -> None:
-    """In a terminal's IPython no widget is made and nothing is printed later."""
-    shell, run = in_cell(QUEUED, kernel=None)
-    assert set(shell.published[0][0]) == STATIC
-    assert run.see is None
-
-
 def test_a_fault_in_showing_stays_out_of_the_cells(
     in_cell: Callable[..., tuple[Shell, Watched]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,10 +279,3 @@ def test_a_fault_in_showing_stays_out_of_the_cells(
     shell.publish = None  # type: ignore[assignment, method-assign]
     run.comes_to(COMPLETED)
     assert capsys.readouterr() == ("", "")
-
-
-def test_no_display_outside_ipython(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """In plain Python `show` prints the text."""
-    monkeypatch.setattr(display, "get_ipython", lambda: None)
-    display.show(Watched(empty("r-queued", "shop.import_orders")))
-    assert capsys.readouterr().out.startswith("○ import_orders  queued\n")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
+from rich.text import Text
 
-from nbjobs import connection, stream, terminal
+import nbjobs
+from nbjobs import connection, rendering, stream
 from nbjobs.errors import RunNotFound
 from nbjobs.face import face
 from nbjobs.settings import NbJobs
@@ -71,7 +75,59 @@ def test_an_unknown_total_has_no_bar_that_could_be_believed() -> None:
 @pytest.mark.parametrize("width", [20, 40, 200])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     """Nor than is comfortable to read."""
-    assert all(len(line) <= min(width, terminal.WIDTH) for line in drawn(midway().view, width=width))
+    assert all(len(line) <= min(width, rendering.WIDTH) for line in drawn(midway().view, width=width))
+
+
+def many(count: int, *failed: int) -> list[RunView]:
+    """Runs of which the first is running, some failed, and the others wait."""
+    queued, broken = Story().queued().view, Story().queued().started().loading().failed().view
+    views = [midway().view, *(broken if n in failed else queued for n in range(1, count))]
+    return [replace(view, run=f"r{number}") for number, view in enumerate(views)]
+
+
+def test_several_runs_are_drawn_below_each_other() -> None:
+    """Where the window has room for them."""
+    console = dumb(force_terminal=True, color_system=None, height=20)
+    with Screen(console, now=lambda: T) as screen:
+        for view in many(3):
+            screen.show(view)
+        assert [str(block) for block in map(type, screen._cards().renderables)] == [
+            str(kind) for kind in (Card, Text, Card, Text, Card)
+        ]
+
+
+def test_more_runs_than_there_is_room_for_are_an_overview() -> None:
+    """Counts, a bar, a sign for each, what failed, and below the cards of those that run, all within the window."""
+    console = dumb(force_terminal=True, color_system=None, height=20)
+    with Screen(console, now=lambda: T) as screen:
+        for view in many(100, 7):
+            screen.show(view)
+        shown = ["".join(segment.text for segment in line).rstrip() for line in console.render_lines(screen._cards())]
+    assert len(shown) < 20
+    assert shown[0] == "◐ import_orders  100 runs"
+    assert shown[2].startswith("✕ 1 failed · ◐ 1 running · ○ 98 queued")
+    assert shown[3].startswith("✕◐○○○")
+    assert len(shown[3] + shown[4]) == 100
+    assert shown[5].startswith("✕ #8 · failed in step 1 · load rows · ValueError: ")
+    assert shown[7] == "◐ import_orders  Step 2 · load rows"
+
+
+def test_a_window_that_shrinks_is_drawn_anew() -> None:
+    """What was drawn before is wrapped then, and would stay."""
+    console = dumb(force_terminal=True, color_system=None)
+    with Screen(console, now=lambda: T) as screen:
+        screen.show(midway().view)
+        assert "\x1b[2J" not in console.file.getvalue()  # type: ignore[attr-defined]
+        console.width = 40
+        screen.show(midway().loaded().view)
+        after = console.file.getvalue().rpartition("\x1b[2J")[2]  # type: ignore[attr-defined]
+    assert after
+    assert all(len(line) <= 40 for line in plain(after))
+
+
+def plain(text: str) -> list[str]:
+    """The lines without what moves the cursor."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", text).splitlines()
 
 
 def test_markup_in_names_is_text() -> None:
@@ -176,6 +232,27 @@ def test_watching_follows_a_run_to_its_end(driver: Driver) -> None:
     driver.finish()
     watching.join(5)
     assert answers == [True] and lines(console)[-1].startswith("✓ import_orders  done")
+
+
+def test_a_run_is_watched_from_python(driver: Driver, capsys: pytest.CaptureFixture[str]) -> None:
+    """`run.watch()` shows it to its end; what has ended is shown as it stands."""
+    run = nbjobs.attach(driver.enqueue().claim().finish().run)
+    run.watch()
+    nbjobs.Runs([run, run]).watch()
+    nbjobs.Runs([]).watch()
+    assert capsys.readouterr().out.startswith("✓ import_orders  done")
+
+
+def test_outside_a_kernel_a_run_is_displayed_in_the_terminal(
+    driver: Driver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """IPython prints the card; several runs are an overview."""
+    run = nbjobs.attach(driver.enqueue().run)
+    run._ipython_display_()
+    nbjobs.Runs([run, run])._ipython_display_()
+    one, *_, head, _bar, counts, _cells = capsys.readouterr().out.splitlines()
+    assert one == "○ import_orders  queued"
+    assert (head, counts) == ("○ import_orders  1 run", "○ 1 queued")
 
 
 def test_watching_all_shows_what_is_under_way(driver: Driver) -> None:

@@ -88,12 +88,7 @@ def show_all(runs: Sequence[Shown]) -> None:
 
 def _show(runs: Sequence[Shown], subject: _One | _All) -> None:
     shell: Any = get_ipython()
-    if shell is None:
-        print(subject.bundle()["text/plain"])
-    elif getattr(shell, "kernel", None) is None:
-        shell.display_pub.publish(subject.bundle())
-    else:
-        _follow(runs, _Output(shell.display_pub, subject).see)
+    _follow(runs, _Output(shell.display_pub, subject).see)
 
 
 class _One:
