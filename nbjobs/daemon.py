@@ -130,7 +130,7 @@ class Daemon:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers one request."""
         self._visited = time.monotonic()
-        with suppress(OSError, ValueError, asyncio.TimeoutError):  # whatever a client does harms only itself
+        try:
             request = json.loads(await asyncio.wait_for(reader.readline(), 5))
             try:
                 answer = await self._answer(request)
@@ -140,7 +140,10 @@ class Daemon:
             await writer.drain()
             if request.get("op") == "down":
                 self.end(hurry=True)
-        writer.close()
+        except (OSError, ValueError, LookupError, AttributeError, TypeError, asyncio.TimeoutError) as error:
+            logger.debug("no request of a client: %r", error)  # whatever a client does harms only itself
+        finally:
+            writer.close()
 
     async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         op = request.get("op")

@@ -200,4 +200,5 @@ def snapshot(client: redis.Redis) -> dict[str, Any]:
         "string": client.get,
         "list": lambda key: client.lrange(key, 0, -1),
     }
-    return {key: read[client.type(key)](key) for key in sorted(client.scan_iter(count=1000))}
+    found = {key: client.type(key) for key in sorted(client.scan_iter(count=1000))}
+    return {key: read[kind](key) for key, kind in found.items() if kind != "none"}  # what has expired meanwhile is none

@@ -115,7 +115,7 @@ def test_row_57_a_pickle_in_any_stream(url: str, redis_client: redis.Redis, nest
         assert run.wait(timeout=10).state == "completed", worker.log
         read_all(run)
         assert workjobs.add.enqueue(1, 2).result(timeout=10) == 3
-    assert "hello" in [line.text for line in run.logs() if isinstance(line, LogLine)]
+        wait_until(lambda: "hello" in [line.text for line in run.logs() if isinstance(line, LogLine)], 10)
     for words in (["events", run.id], ["events", "--json", run.id], ["logs", "--json", run.id], ["watch", run.id]):
         assert "Traceback" not in said(url, *words)
     assert not nest.exists()
