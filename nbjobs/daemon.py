@@ -26,6 +26,7 @@ from .keeper import Keeper, Wanted
 from .programs import Program, Programs
 from .settings import NbJobs
 from .steward import OWN_CLIENTS, Steward
+from .tasks import end_all
 
 logger = logging.getLogger("nbjobs.daemon")
 
@@ -216,9 +217,5 @@ class Daemon:
             await asyncio.wait({drained}, timeout=HURRY)
             for keeper in self.keepers.values():
                 await keeper.end()
-        hurry.cancel()
-        drained.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, drained, hurry, return_exceptions=True)
+        await end_all([*self._tasks, drained, hurry])
         await self.steward.close()

@@ -28,6 +28,7 @@ from .childhandle import ChildHandle
 from .running import Claim, End, OnOutput, PoolError, Running
 from .settings import NbJobs
 from .stalls import StallWatch
+from .tasks import end_all
 from .wire import Message
 
 __all__ = ["Claim", "End", "OnOutput", "Pool", "PoolError"]
@@ -181,9 +182,7 @@ class Pool:
         self._closing = True
         self._stalls.close()
         if self._spare is not None:
-            self._spare.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._spare
+            await end_all([self._spare])
         await self._births.close()
 
     # What the handles tell.

@@ -43,6 +43,7 @@ from .pool import Claim, Pool
 from .settings import NbJobs
 from .signs import Listener, Renewal
 from .sweeper import Sweeper
+from .tasks import end_all
 
 logger = logging.getLogger("nbjobs.worker")
 
@@ -289,9 +290,7 @@ class Worker(arq.worker.Worker):
         await self._logbook.flush(_LAST_WORDS)
         with contextlib.suppress(RedisUnavailable):
             await self._renewal.sign_off()
-        for task in [*self._services, *self.tasks.values()]:
-            task.cancel()
-        await asyncio.gather(*self._services, *self.tasks.values(), return_exceptions=True)
+        await end_all([*self._services, *self.tasks.values()])
         for client in [*self._clients, self.pool]:
             await client.aclose()
 
