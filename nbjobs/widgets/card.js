@@ -747,6 +747,7 @@ class Painter {
     this.signal = signal;
     this.announcer = new Announcer(drawing.status, signal);
     this.painted = -Infinity;
+    this.shown = -Infinity;
     this.asked = false;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
@@ -862,7 +863,8 @@ class Painter {
     }, wait);
   }
 
-  paint() {
+  /** @param {boolean} [tick]  It is only the clock: news need not wait for their turn behind it. */
+  paint(tick = false) {
     clearTimeout(this.timer);
     cancelAnimationFrame(this.frame);
     this.asked = false;
@@ -873,7 +875,7 @@ class Painter {
     const due = this.severed ? [] : (face.thresholds ?? []).filter(({ at }) => at <= now);
     const marks = [...face.marks, ...due.map(({ mark }) => mark)];
     if (this.severed && !face.ended) marks.push("detached");
-    const jump = moment - this.painted > CATCH_UP;
+    const jump = moment - this.shown > CATCH_UP;
     const headline = due.at(-1)?.text ?? face.headline;
     const clock = due.at(-1)?.clock ?? face.clock;
     let facts = this.facts({ ...face, clock }, now);
@@ -881,7 +883,8 @@ class Painter {
     this.drawing.draw({ ...face, headline }, [...new Set(marks)], facts.slice(0, MOST_FACTS), jump);
     this.drawActions(face, now);
     this.announcer.hear(face);
-    this.painted = moment;
+    this.shown = moment;
+    if (!tick) this.painted = moment;
     this.wake(face, clock, now);
   }
 
@@ -908,7 +911,7 @@ class Painter {
     const times = (face.thresholds ?? []).map(({ at }) => at).filter((at) => at > now);
     if (this.opened && !face.ended) times.push(now + 1000);
     if (clock) times.push(now + 1000 - ((((now - clock.since) % 1000) + 1000) % 1000));
-    if (times.length) this.alarm = setTimeout(() => this.ask(), Math.min(...times) - now + 5);
+    if (times.length) this.alarm = setTimeout(() => this.paint(true), Math.min(...times) - now + 5);
   }
 }
 
