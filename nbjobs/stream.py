@@ -88,7 +88,7 @@ class Follower:
 
     def watch_all(self, runs: Iterable[str], callback: Callback | None = None, *, rests: bool = False) -> list[Watch]:
         """As `watch`, for several runs at once."""
-        watches = [Watch(run, callback, self._forget, rests=rests) for run in runs]
+        watches = [Watch(run, callback, self._forget, rests=rests, following=self._is_this) for run in runs]
         with self._changed:
             for watch in watches:
                 followed = self._followed.setdefault(watch.run, Followed(watch.run))
@@ -97,9 +97,23 @@ class Follower:
                 followed.watches.append(watch)
                 followed.fresh.append(watch)
             self._begin()
-        if watches:
+        if self._is_this():
+            self._show_known(watches)
+        elif watches:
             self._wake(watches[-1])
         return watches
+
+    def _is_this(self) -> bool:
+        """Whether the caller is the thread itself: a callback that goes on to ask."""
+        return threading.current_thread() is self._thread
+
+    def _show_known(self, watches: list[Watch]) -> None:
+        """Show the watches what is known now, where the thread cannot wait for itself."""
+        for watch in watches:
+            followed = self._followed[watch.run]
+            if followed.loaded and watch in followed.fresh:
+                followed.fresh.remove(watch)
+                watch.see(followed.view)
 
     def stir(self, run: str) -> None:
         """Look anew at a run that has ended: it was opened again."""

@@ -48,9 +48,16 @@ class Watch:
     """
 
     def __init__(
-        self, run: str, callback: Callback | None, forget: Callable[[Watch], None], *, rests: bool = False
+        self,
+        run: str,
+        callback: Callback | None,
+        forget: Callable[[Watch], None],
+        *,
+        rests: bool = False,
+        following: Callable[[], bool] = lambda: False,
     ) -> None:
         self.run = run
+        self._following = following
         self.view: RunView | None = None
         self._rests = rests
         self._forget = forget
@@ -64,13 +71,22 @@ class Watch:
         return self._rests and self.view is not None and (self.view.state in ENDED or self.view.state == "lost")
 
     def wait_for(self, predicate: Predicate, timeout: float | None = None) -> RunView | None:
-        """Wait until a view satisfies the predicate; return that view, or None after timeout seconds."""
+        """Wait until a view satisfies the predicate; return that view, or None after timeout seconds.
+
+        Raises:
+            RuntimeError: nothing could come, as this is the thread that would show it.
+        """
         waiter = _Waiter(predicate)
         with self._lock:
             if self.view is not None:
                 waiter.see(self.view)
             self._waiters.append(waiter)
         try:
+            if self._following() and not waiter.met.is_set():
+                raise RuntimeError(
+                    f"Run {self.run} was waited for in the thread that follows it, as a function that observes a card "
+                    "is called there: it would wait for itself. Wait in a thread of your own."
+                )
             waiter.met.wait(timeout)
         finally:
             with self._lock:

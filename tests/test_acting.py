@@ -324,3 +324,11 @@ def test_the_hook_that_this_needs_is_there() -> None:
 
     if ipykernel.version_info[:2] >= (7, 4):
         assert callable(Comm._reply_subshell_for)
+
+
+def test_who_observes_a_card_may_take_the_result(run: Run, opened: Callable[[Run], Page]) -> None:
+    """When the state that was told is an end; the follower, in whose thread it is told, does not wait for itself."""
+    card, taken = opened(run).card, list[str]()
+    card.observe(lambda change: taken.append(run.wait(10).id) if change.new == "cancelled" else None, "state")
+    run.cancel()
+    wait_until(lambda: taken == [run.id], 20, "the observer has it")

@@ -488,6 +488,28 @@ def test_a_fork_begins_without_followers(watched: Follower, driver: Driver) -> N
     wait_until(lambda: shared._thread is None, 3)
 
 
+def test_a_callback_may_ask_for_what_is_known_and_never_waits_for_itself(watched: Follower, driver: Driver) -> None:
+    """At a run's end it may wait for that end, as for its result; before it, the error says why that cannot be."""
+    found: list[object] = []
+
+    def see(view: RunView) -> None:
+        try:
+            with watched.watch("r1") as inner:
+                ended = inner.wait_for(lambda view: view.state == "completed")
+                found.append(ended.state if ended else None)
+        except RuntimeError as error:
+            found.append(error)
+
+    driver.enqueue()
+    with watched.watch("r1", see) as watch:
+        assert watch.wait_for(bool, 3)
+        driver.claim().finish()
+        assert watch.wait_for(lambda view: view.state == "completed", 3)
+    assert all("it would wait for itself" in str(one) for one in found[:-1])
+    assert found[-1] == "completed"
+    assert len(found) >= 2
+
+
 def test_the_thread_leaves_no_trace(watched: Follower, driver: Driver) -> None:
     """I10: after the last watch there is neither thread nor connection."""
     driver.enqueue()
