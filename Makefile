@@ -14,7 +14,7 @@ NODE = $(or $(shell command -v node),$(BIN)/node)
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .NOTPARALLEL:
-.PHONY: help demo lab test lint types layers unit notebooks browser wheel test-all mutants bench format clean env npm redis chromium programs
+.PHONY: help demo lab test lint types layers unit notebooks browser wheel contact-sheet test-all mutants bench format clean env npm redis chromium programs
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -49,6 +49,9 @@ notebooks: env ## run the notebooks and compare what they print
 
 browser: env npm chromium ## the card in JupyterLab, in Chromium
 	$(PYTEST) -m browser $(ARGS)
+
+contact-sheet: env chromium ## draw every state of the card into docs/images/contact-sheet.png
+	$(BIN)/python -m tests.browser.sheet
 
 wheel: env ## build the wheel, install it elsewhere, use it there
 	$(PYTEST) -m wheel $(ARGS)

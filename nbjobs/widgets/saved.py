@@ -30,15 +30,15 @@ _ACCENTS = {
     "dead": "var(--jp-error-color1,#d32f2f)",
 }
 _AGEING = frozenset(("rate", "remaining", "elapsed", "wait"))  # untrue by the time it is read
-_QUIET = "var(--jp-ui-font-color2,#757575)"
-_EDGE = "var(--jp-border-color1,#bdbdbd)"
+_QUIET = "var(--jp-ui-font-color2,inherit)"
+_EDGE = "var(--jp-border-color1,rgba(128,128,128,.6))"
 _STEPS = {"running": "◐", "done": "✓", "stopped": "‖", "failed": "✕"}
 _PLACES = frozenset(("Queue", "Worker"))  # of no use to who reads it later or elsewhere
 _MOST_FAILURES = 10
 _MOST_LINES = 200
 _CARD = (
     "box-sizing:border-box;max-width:45rem;margin:2px 0;padding:3px 10px;"
-    "border:1px solid var(--jp-border-color2,#e0e0e0);border-radius:2px;"
+    "border:1px solid var(--jp-border-color2,rgba(128,128,128,.4));border-radius:2px;"
     "font-family:var(--jp-ui-font-family,system-ui,sans-serif);"
     "font-size:var(--jp-ui-font-size1,13px);line-height:18px;font-variant-numeric:tabular-nums"
 )
@@ -191,7 +191,7 @@ def _progress(done: str, percent: str) -> str:
     if done:
         line = (
             f'<div style="flex:1;box-sizing:border-box;height:8px;overflow:hidden;border:1px solid {_EDGE};'
-            f'border-radius:2px;background:var(--jp-layout-color2,#eee)">{done}</div>'
+            f'border-radius:2px;background:var(--jp-layout-color2,rgba(128,128,128,.15))">{done}</div>'
         )
     else:
         line = f'<div style="flex:1;height:1px;background:{_EDGE}"></div>'
@@ -207,5 +207,5 @@ def _earlier(bar: Bar, accent: str) -> str:
     return (
         f'<div style="box-sizing:border-box;width:{share:.2f}%;height:6px;'
         "border-right:2px solid var(--jp-info-color1,#0097a7);background:repeating-linear-gradient(-45deg,"
-        f'{accent} 0 2px,var(--jp-layout-color1,#fff) 2px 4px)"></div>'
+        f'{accent} 0 2px,var(--jp-layout-color1,Canvas) 2px 4px)"></div>'
     )
