@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .intake import whole
+from .runview import STATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,9 @@ _FIELDS = (
 _TEXTS = frozenset({"code", "state", "control", "step", "cursor", "view_id", "last_id"})
 
 
+_WORDS = {"control": frozenset({"", "pause", "cancel", "now"}), "state": STATES}
+
+
 def read_answer(script: str, answer: Sequence[Any]) -> Reply:
     """Return a script's answer, sent by Redis as text or bytes, as a record."""
     parts = [one.decode("utf-8", "surrogateescape") if isinstance(one, bytes) else one for one in answer]
@@ -95,6 +99,9 @@ def read_answer(script: str, answer: Sequence[Any]) -> Reply:
     found: dict[str, Any] = dict(zip(_FIELDS, parts, strict=False))
     for name in found.keys() - _TEXTS:
         found[name] = _number(name, found[name])
+    for name, words in _WORDS.items():
+        if found.get(name, "") not in words:
+            found[name] = ""  # a stranger's bytes, which ask for nothing and cannot be passed on
     return kind(**found)
 
 

@@ -107,6 +107,26 @@ def test_row_57_a_pickle_in_any_field_of_a_run(
     assert not nest.exists()
 
 
+@pytest.mark.parametrize("field", ["control", "state", "attempt"])
+def test_row_57_a_pickle_in_a_run_that_is_held(
+    url: str, redis_client: redis.Redis, tmp_path: Path, nest: Path, canary: bytes, field: str
+) -> None:
+    """What comes back with a renewal or a commit asks for nothing, and ends no worker."""
+    ledger = Ledger(tmp_path / "ledger")
+    with Worker(url) as worker:
+        run = workjobs.gated.enqueue(ledger.path)
+        ledger.wait_for(2)
+        redis_client.hset(ADA.run(run.id), field, canary)  # type: ignore[arg-type]
+        key, lease = ADA.run(run.id), redis_client.hget(ADA.run(run.id), "lease_until")
+        for _ in range(2):
+            wait_until(lambda last=lease: redis_client.hget(key, "lease_until") != last, 10, worker.log)
+            lease = redis_client.hget(key, "lease_until")
+        Path(ledger.path + ".gate").touch()
+        assert workjobs.add.enqueue(1, 2).result(timeout=10) == 3
+        assert worker.process.poll() is None, worker.log
+    assert not nest.exists()
+
+
 def test_row_57_a_pickle_in_any_stream(url: str, redis_client: redis.Redis, nest: Path, canary: bytes) -> None:
     """Readers pass it over, and writers write on behind it."""
     run = workjobs.say.enqueue("hello")

@@ -288,15 +288,16 @@ def remembers(path: str) -> str:
 
 @job
 def maps(path: str) -> list[int]:
-    """Results of a map, of which the second waits for the gate."""
+    """Results of a long map, of which the second waits for the gate."""
 
     def twice(item: int) -> int:
         note(path, item, os.getpid())
         if item == 1:
             wait_for_file(path + ".gate")
+        time.sleep(0.02)
         return 2 * item
 
-    return step.map("twice", twice, range(50), workers=1)
+    return step.map("twice", twice, range(1000), workers=1)
 
 
 @job
