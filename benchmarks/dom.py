@@ -16,9 +16,12 @@ from nbjobs.keys import Keys
 from tests.browser.lab import Lab
 from tests.support import RedisServer
 
-from .figures import Figure, percentile
+from .figures import Figure, Goal, percentile
 from .support import QUEUE, USER, wait_for, worker
 
+CROWD = 20  # cards that are live at the same time
+CROWD_PAUSE = 1.0  # seconds between two events of one of them
+CROWD_QUIET = 4.0  # seconds before the first: the page has to put up the cards
 PAUSE = 0.3  # seconds between two events: each is drawn alone, the card draws ten times a second at most
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 
@@ -38,6 +41,14 @@ run = paced.enqueue({count}, {pause})
 threading.Thread(target=set_it, daemon=True).start()
 run
 """
+SHOW = """
+import time
+from IPython.display import display
+from benchmarks.jobs import apaced
+delays = [{quiet} + n * {pause} / {crowd} for n in range({crowd})]
+runs = apaced.enqueue_all([{count}] * {crowd}, [{pause}] * {crowd}, delays)
+for run in runs: display(run)
+"""
 BUSY = """
 until = time.time() + {seconds}
 while time.time() < until:
@@ -55,6 +66,20 @@ WATCH = """() => {
         if (label && label.textContent !== value) window.floor.push([Number(value = label.textContent), at]);
     }).observe(document.body, {subtree: true, childList: true, attributes: true, characterData: true,
         attributeFilter: ["data-n"]});
+}"""
+
+
+WATCH_ALL = """() => {
+    window.shown = [];
+    const seen = new Map();
+    new MutationObserver(changes => {
+        const at = Date.now();
+        for (const {target: {dataset: {run, n}}} of changes) {
+            if (!run || seen.get(run) === n) continue;
+            seen.set(run, n);
+            window.shown.push([run, Number(n), at]);
+        }
+    }).observe(document.body, {subtree: true, attributes: true, attributeFilter: ["data-n"]});
 }"""
 
 
@@ -88,7 +113,48 @@ def measure(*, quick: bool = False) -> list[Figure]:
                         percentile(floor, share),
                     )
                 )
+            figures += _crowd_figures(kernel, _crowd(lab, browser, client, kernel, 5 if quick else 20))
     return figures
+
+
+def _crowd_figures(kernel: str, lags: list[float]) -> list[Figure]:
+    goals = {"p50": 15 if kernel == "idle" else 35, "p95": 100}
+    return [
+        Figure(
+            f"dom_{CROWD}_{kernel}_{name}",
+            f"the same with {CROWD} live cards, kernel {kernel}, {name}",
+            "ms",
+            percentile(lags, share),
+            f"{name} of {len(lags)}",
+            Goal(goals[name]),
+        )
+        for name, share in (("p50", 0.5), ("p95", 0.95))
+    ]
+
+
+def _crowd(lab: Lab, browser: Browser, client: redis.Redis, kernel: str, count: int) -> list[float]:
+    """Return the ms from each event of the runs to the DOM that has it, where 20 are live."""
+    given = {"count": count, "crowd": CROWD, "pause": CROWD_PAUSE, "quiet": CROWD_QUIET}
+    given["seconds"] = CROWD_QUIET + (2 * count + 1) * CROWD_PAUSE
+    cells = [SHOW, *([BUSY] if kernel == "busy" else [])]
+    name = lab.write(f"crowd-{kernel}.ipynb", *(cell.format(**given) for cell in cells))
+    client.flushall()
+    with lab.open(browser, name) as notebook:
+        notebook.page.evaluate(WATCH_ALL)
+        notebook.start_all()
+        notebook.page.wait_for_function(f"document.querySelectorAll('.nbjobs-card').length === {CROWD}")
+        cards = notebook.page.locator(".nbjobs-card")
+        runs: list[str] = cards.evaluate_all("all => all.map(card => card.dataset.run)")
+
+        def ended() -> bool:
+            notebook.page.wait_for_timeout(200)
+            return all(client.hget(Keys(USER).run(run), "state") == "completed" for run in runs)
+
+        wait_for(ended, CROWD_QUIET + 4 * count * CROWD_PAUSE + 30, "the runs' end")
+        notebook.wait_done(given["seconds"] + 30)
+        notebook.page.wait_for_timeout(500)
+        shown: list[tuple[str, float, float]] = notebook.page.evaluate("window.shown")
+    return [lag for run in runs for lag in _lags(client, run, [[n, at] for one, n, at in shown if one == run])]
 
 
 def _race(lab: Lab, browser: Browser, client: redis.Redis, kernel: str, count: int) -> tuple[list[float], list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
@@ -51,3 +52,12 @@ def paced(count: int, pause: float) -> None:
     for number in range(count):
         time.sleep(pause)
         step(f"step {number + 1}", time.sleep, pause)
+
+
+@job
+async def apaced(count: int, pause: float, delay: float) -> None:
+    """As ``paced``, beside others in one process; each begins at a time of its own."""
+    await asyncio.sleep(delay)
+    for number in range(count):
+        await asyncio.sleep(pause)
+        await step(f"step {number + 1}", asyncio.sleep, pause)

@@ -11,8 +11,8 @@ from playwright.sync_api import Browser
 from .sheet import COLUMNS, PLACES, SHEET, STATES, Places, as_url, render
 
 # Another version of a font moves letters a little: so blocks of 8 pixels are compared, each by its mean colour.
-# Of a card's blocks so many may differ clearly: a letter spacing that is 0.05 px wider is 0.3 %, another font up to 7 %;
-# a bar that is missing is 9 % or more.
+# Of a card's blocks so many may differ clearly: a letter spacing that is 0.05 px wider is 0.3 %, another font up to
+# 7 %; a bar that is missing is 9 % or more.
 MOST = 0.08
 
 _COMPARE = """async ([before, after, places]) => {
