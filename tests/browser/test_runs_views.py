@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from nbjobs.summary import Several
 
 from ..widgets.faces import views
+from .axe import violations
 from .cards import CardPage
 
 VIEWS = views(1_795_000_000_000)
@@ -152,4 +153,16 @@ def test_it_fits(browser: Browser, artifacts: Path, name: str, width: int, optio
         "[...document.querySelectorAll('.nbjobs-card')].map(el => el.scrollWidth - el.clientWidth)"
     )
     assert over == [0, 0, 0]
+    page.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "dark-high-contrast", None])
+def test_it_is_accessible(browser: Browser, theme: str | None) -> None:
+    """No violation is found by axe-core, in JupyterLab's themes and without any."""
+    page = CardPage(browser).open(theme, page="runs.html")
+    page.mount("a", summary(*MIXED))
+    page.mount("b", summary(*["completed"] * 9))
+    page.page.locator("[data-key=a] [data-run=r32]").click()
+    page.paint()
+    assert violations(page.page, "body") == []
     page.close()
