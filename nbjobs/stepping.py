@@ -142,7 +142,8 @@ class Stepping:
             TypeError: a set (no stable order) or a DataFrame (use ``itertuples()``).
             ValueError: options that do not go together.
             ContinuationError: the items were asked for by a pool or another thread. ``list()`` and loaders that
-                fetch ahead cannot be told from a loop: do not put them around it.
+                fetch ahead cannot be told from a loop: do not put them around it. Nor ``zip()``, whose other side
+                would begin anew in a resumed run: zip inside, ``step.each("add", list(zip(a, b)))``.
 
         >>> from nbjobs import step
         >>> sum(step.each("add", [1, 2, 3]))

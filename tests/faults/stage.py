@@ -18,7 +18,6 @@ from nbjobs.run import Run
 from nbjobs.settings import configure, set_current
 
 from ..support import ENDED, RedisServer, leaks, wait_until
-from . import jobs
 from .failpoints import Point
 from .ledger import Ledger, Line
 from .processes import Worker
@@ -138,10 +137,6 @@ class Stage:
         wait_until(lambda: self.fields(run).get("state") in ENDED, timeout, f"{run.id} ends: {self.logs()}", every=0.02)
         assert self.fields(run)["state"] == state, self.logs()
         self.recorder.catch_up(self.client)
-
-    def await_place(self) -> None:
-        """Return when a worker has given back all it had: it has done a run that came later."""
-        self.await_end(jobs.count.enqueue(self.path, 1))
 
     def names(self, run: Run) -> list[str]:
         """Return the names of the run's numbered events, in order."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from ..support import wait_until
 from . import jobs
 from .checker import check, check_repeats
-from .stage import Stage
+from .stage import PATIENCE, Stage
 
 ITEMS = 8
 
@@ -60,7 +61,7 @@ def test_row_07_a_death_after_the_end_is_written_changes_nothing(stage: Stage) -
     worker = stage.worker(points=[stage.point("finish.after_send")])
     run = stage.enqueue(jobs.count, stage.path, ITEMS)
     stage.await_end(run)
-    stage.await_place()  # the worker has looked at the child's death
+    wait_until(lambda: stage.recorder.of(run.id, "lapse"), PATIENCE, "the worker has told of its child's death")
     check(stage, run, ITEMS)
     check_repeats(stage, run)
     assert stage.fields(run)["attempt"] == "1"
