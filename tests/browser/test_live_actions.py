@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from ..support import RedisServer
 from .axe import violations
 from .conftest import Process
-from .lab import Lab
+from .lab import Lab, Notebook
 
 JOB = """
 import time
@@ -91,60 +91,76 @@ def test_everything_is_done_by_keyboard(
     start_worker()
     name = lab.write("keys.ipynb", JOB, CARD.format(folder=str(tmp_path)))
     with lab.open(browser, name) as notebook:
-        page, card = notebook.page, notebook.card
         notebook.start_all()
         notebook.wait_done()
-        expect(card).to_have_attribute("data-step", "load_rows", timeout=20_000)
-        page.evaluate(_LISTEN)
-        page.locator(".jp-Notebook").focus()
-        page.keyboard.press("Escape")
-        tab_to(page, ".nbjobs-card [data-action=expand]")
-        page.keyboard.press("Enter")
-        rows = card.locator(".nbjobs-steps > li")
-        expect(rows).to_have_count(3)
-        states = rows.evaluate_all("rows => rows.map(row => [row.dataset.name, row.dataset.state])")
-        assert states == [["prepare", "done"], ["load_rows", "running"], ["finalize", "coming"]]
-
-        log = card.locator(".nbjobs-log")
-        expect(log).to_contain_text("row 50", timeout=10_000)
-        tab_to(page, ".nbjobs-log")
-        page.keyboard.press("Home")
-        page.wait_for_function("document.querySelector('.nbjobs-log').scrollTop === 0")
-        expect(log).to_contain_text("prepared")
-        page.keyboard.press("ArrowDown")
-        page.wait_for_function("document.querySelector('.nbjobs-log').scrollTop > 0")
-        page.screenshot(path=artifacts / "live-open.png")
-
-        tab_to(page, ".nbjobs-card [data-action=pause]", "Shift+Tab")
-        page.keyboard.press("Enter")
-        state(card, "paused")
-        tab_to(page, ".nbjobs-card [data-action=unpause]")
-        assert "Resume from" in focused(page)
-        page.wait_for_timeout(5500)  # what is told of the pause must have its turn
-        page.keyboard.press("Enter")
-        state(card, "running")
-        tab_to(page, ".nbjobs-card [data-action=cancel]")
-        page.keyboard.press("Space")
-        state(card, "cancelled")
-        tab_to(page, ".nbjobs-card [data-action=retry]")
-        assert "Retry from" in focused(page)
+        _read_by_keyboard(notebook)
+        notebook.page.screenshot(path=artifacts / "live-open.png")
+        _control_by_keyboard(notebook)
         (tmp_path / "break").touch()
-        page.keyboard.press("Enter")
-        state(card, "failed")
-        expect(card.locator(".nbjobs-place").last).to_have_text("import_orders, line 12 of a cell")
-        page.screenshot(path=artifacts / "live-failed.png")
-        assert violations(page) == []
-        notebook.context.grant_permissions(["clipboard-read", "clipboard-write"])
-        tab_to(page, ".nbjobs-card [data-action=copy]")
-        page.keyboard.press("Enter")
-        expect(card.locator("[data-action=copy]")).to_have_text("Copied")
-        copied = page.evaluate("navigator.clipboard.readText()")
-        expect(card.locator(".nbjobs-attempts")).to_contain_text("after: it was paused")
-        assert "raise ValueError" in copied and "no date" in copied
+        _copy_by_keyboard(notebook)
+        notebook.page.screenshot(path=artifacts / "live-failed.png")
+        page = notebook.page
         page.wait_for_function("window.told.at(-1).text.includes('failed')", timeout=10_000)
         check_told(page)
         assert page.locator(".jp-Notebook .jp-Cell").count() == 2  # no key was one of Lab's
         assert notebook.errors == []
+
+
+def _read_by_keyboard(notebook: Notebook) -> None:
+    """Open the card, read its steps and its log."""
+    page, card = notebook.page, notebook.card
+    expect(card).to_have_attribute("data-step", "load_rows", timeout=20_000)
+    page.evaluate(_LISTEN)
+    page.locator(".jp-Notebook").focus()
+    page.keyboard.press("Escape")
+    tab_to(page, ".nbjobs-card [data-action=expand]")
+    page.keyboard.press("Enter")
+    rows = card.locator(".nbjobs-steps > li")
+    expect(rows).to_have_count(3)
+    states = rows.evaluate_all("rows => rows.map(row => [row.dataset.name, row.dataset.state])")
+    assert states == [["prepare", "done"], ["load_rows", "running"], ["finalize", "coming"]]
+    log = card.locator(".nbjobs-log")
+    expect(log).to_contain_text("row 50", timeout=10_000)
+    tab_to(page, ".nbjobs-log")
+    page.keyboard.press("Home")
+    page.wait_for_function("document.querySelector('.nbjobs-log').scrollTop === 0")
+    expect(log).to_contain_text("prepared")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("document.querySelector('.nbjobs-log').scrollTop > 0")
+
+
+def _control_by_keyboard(notebook: Notebook) -> None:
+    """Pause, resume and cancel, until Retry has the focus."""
+    page, card = notebook.page, notebook.card
+    tab_to(page, ".nbjobs-card [data-action=pause]", "Shift+Tab")
+    page.keyboard.press("Enter")
+    state(card, "paused")
+    tab_to(page, ".nbjobs-card [data-action=unpause]")
+    assert "Resume from" in focused(page)
+    page.wait_for_function("window.told.some(({ text }) => text.includes('paused'))", timeout=10_000)
+    page.keyboard.press("Enter")
+    state(card, "running")
+    tab_to(page, ".nbjobs-card [data-action=cancel]")
+    page.keyboard.press("Space")
+    state(card, "cancelled")
+    tab_to(page, ".nbjobs-card [data-action=retry]")
+    assert "Retry from" in focused(page)
+
+
+def _copy_by_keyboard(notebook: Notebook) -> None:
+    """Retry what fails then, and copy its error."""
+    page, card = notebook.page, notebook.card
+    page.keyboard.press("Enter")
+    state(card, "failed")
+    expect(card.locator(".nbjobs-place").last).to_have_text("import_orders, line 12 of a cell")
+    assert violations(page) == []
+    notebook.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab_to(page, ".nbjobs-card [data-action=copy]")
+    page.keyboard.press("Enter")
+    expect(card.locator("[data-action=copy]")).to_have_text("Copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    expect(card.locator(".nbjobs-attempts")).to_contain_text("after: it was paused")
+    assert "raise ValueError" in copied and "no date" in copied
 
 
 def check_told(page: Page) -> None:
