@@ -160,6 +160,8 @@ class _Lean:
         self.socket_timeout = timeout if waits else None
         try:
             await super().send_packed_command(command, check_health)  # type: ignore[misc]
+        except ValueError as error:  # of asyncio since Python 3.12, where the connection was lost a moment ago
+            raise ConnectionError(f"The connection was lost: {error}") from error
         finally:
             self.socket_timeout = timeout
 
@@ -189,7 +191,7 @@ class _Lean:
         stream = self._reader
         if stream is None or not hasattr(stream, "_buffer"):
             return bool(await super().can_read_destructive())  # type: ignore[misc]
-        return bool(stream.at_eof() or stream._buffer)
+        return bool(stream.exception() or stream.at_eof() or stream._buffer)
 
 
 class _AsyncConnection(_Lean, redis.asyncio.Connection):

@@ -6,6 +6,7 @@ at once.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import sqlite3
@@ -112,11 +113,11 @@ def test_a_conditional_step_that_differs_on_resume_pauses(inline: NbJobs, first:
 
 def rows(order: str) -> Iterator[tuple[int, str]]:
     """A query of 20 rows, in this order."""
-    database = sqlite3.connect(":memory:")
-    database.execute("create table contacts (id integer, name text)")
-    database.executemany("insert into contacts values (?, ?)", [(n, f"name {n}") for n in range(20)])
-    yield from database.execute(f"select id, name from contacts order by {order}")
-    database.close()
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.execute("create table contacts (id integer, name text)")
+        database.executemany("insert into contacts values (?, ?)", [(n, f"name {n}") for n in range(20)])
+        found = database.execute(f"select id, name from contacts order by {order}").fetchall()
+    yield from found  # a generator that is left behind must not hold the database
 
 
 @pytest.mark.parametrize("keyed", [False, True])
