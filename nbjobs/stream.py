@@ -245,7 +245,7 @@ class Follower:
                 followed.last_id = loaded.last_id if loaded else self._end(run)
                 followed.show(loaded.view if loaded else lost(followed.view))
             while followed.fresh:
-                followed.fresh.pop().see(followed.view)
+                followed.fresh.pop(0).see(followed.view)  # the oldest first: who waits finds the cards drawn
 
     def _end(self, run: str) -> str:
         """The last id of a run that is lost, though its stream may be there."""

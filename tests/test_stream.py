@@ -300,6 +300,25 @@ def test_a_wait_ends_behind_the_callbacks(watched: Follower, driver: Driver) -> 
         assert drawn[-1] == "completed"
 
 
+def test_watches_are_shown_a_run_in_the_order_in_which_they_came(watched: Follower, driver: Driver) -> None:
+    """Those that came while the thread was busy, too: who displays a run and then waits for it finds the card drawn."""
+    driver.enqueue()
+    began, gate, shown = threading.Event(), threading.Event(), list[str]()
+
+    def busy(view: RunView) -> None:
+        began.set()
+        gate.wait(10)
+
+    with watched.watch("r1", busy):
+        assert began.wait(10)
+        watches = [watched.watch("r1", lambda view, name=name: shown.append(name)) for name in "abc"]
+        gate.set()
+        wait_until(lambda: len(shown) >= 3)
+        assert shown == ["a", "b", "c"]
+        for watch in watches:
+            watch.close()
+
+
 def test_waiting_has_an_end(watched: Follower, driver: Driver) -> None:
     """None after the timeout; an error of the predicate is raised where it was given."""
     driver.enqueue()
