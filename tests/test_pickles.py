@@ -62,11 +62,15 @@ def canary(nest: Path) -> bytes:
 def paused_run(url: str, ledger: Ledger) -> Run:
     """A run with a step that ended, and one under way with a cursor."""
     with Worker(url):
-        run = workjobs.remembers.enqueue(ledger.path)
-        ledger.wait_for(2)
-        run.pause()
-        Path(ledger.path + ".gate").touch()
-        wait_until(lambda: run.state == "paused", 10, "the run is paused")
+        return paused(workjobs.remembers.enqueue(ledger.path), ledger)
+
+
+def paused(run: Run, ledger: Ledger) -> Run:
+    """The run, stopped where its gate was closed."""
+    ledger.wait_for(2)
+    run.pause()
+    ledger.open_gate()
+    wait_until(lambda: run.state == "paused", 10, "the run is paused")
     return run
 
 
@@ -121,7 +125,7 @@ def test_row_57_a_pickle_in_a_run_that_is_held(
         for _ in range(2):
             wait_until(lambda last=lease: redis_client.hget(key, "lease_until") != last, 10, worker.log)
             lease = redis_client.hget(key, "lease_until")
-        Path(ledger.path + ".gate").touch()
+        ledger.open_gate()
         assert workjobs.add.enqueue(1, 2).result(timeout=10) == 3
         assert worker.process.poll() is None, worker.log
     assert not nest.exists()
@@ -151,11 +155,7 @@ def test_row_57_a_pickle_among_the_results_of_a_map(
     """The run has failed, for bad data."""
     ledger = Ledger(tmp_path / "ledger")
     with Worker(url):
-        run = workjobs.maps.enqueue(ledger.path)
-        ledger.wait_for(2)
-        run.pause()
-        Path(ledger.path + ".gate").touch()
-        wait_until(lambda: run.state == "paused", 10, "the run is paused")
+        run = paused(workjobs.maps.enqueue(ledger.path), ledger)
         (key,) = redis_client.keys(f"{ADA.run(run.id)}:map:*")
         redis_client.hset(key, "0", canary)  # type: ignore[arg-type]
         run.unpause()

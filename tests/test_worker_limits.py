@@ -54,7 +54,7 @@ def test_an_event_loop_that_is_blocked_loses_no_lease_and_is_ended(url: str, tmp
         assert neighbour.view.attempt == run.view.attempt == 1, "their leases are kept meanwhile"
         waiting.wait_for(2, timeout=20)
         blocking.wait_for(2, timeout=20)
-        Path(waiting.path + ".gate").touch()
+        waiting.open_gate()
         assert neighbour.result(timeout=10) == "neighbour"
         for one in (run, neighbour):
             (interrupt,) = events(one, "job.interrupt")
@@ -89,7 +89,7 @@ def test_a_timeout_after_progress_goes_on_at_the_cursor(url: str, tmp_path: Path
     with Worker(url):
         run = workjobs.stuck_once.enqueue(ledger.path)
         ledger.wait_for(3)
-        Path(ledger.path + ".gate").touch()
+        ledger.open_gate()
         assert run.result(timeout=15) == "done"
     assert ledger.items() == [0, 1, 2, 2, 3]
     (retry,) = events(run, "job.retry_scheduled")
@@ -106,7 +106,7 @@ def test_a_body_that_heard_of_its_timeout_has_the_grace_to_leave(url: str, tmp_p
         late.wait_for(1)
         heard = time.monotonic()
         wait_until(lambda: time.monotonic() > heard + 1.5, 5, "the second is over")
-        Path(ledger.path + ".gate").touch()
+        ledger.open_gate()
         run.wait(timeout=10)
     assert late.lines() == [["late"], ["left"]]
     assert (run.state, run.view.crashes) == ("failed", 0)
@@ -123,7 +123,7 @@ def test_an_async_body_that_ignores_its_timeout_is_ended_with_its_process(url: s
         with pytest.raises(RunFailed, match=r"TimeoutError: .* the job's timeout of 0.5 s and did not stop"):
             run.result(timeout=15)
         waiting.wait_for(2)
-        Path(waiting.path + ".gate").touch()
+        waiting.open_gate()
         assert neighbour.result(timeout=10) == "neighbour"
     assert stubborn.lines()[1][0] == "refused"
     assert (run.view.crashes, run.view.failures, neighbour.view.crashes, neighbour.view.failures) == (0, 1, 0, 0)
@@ -168,7 +168,7 @@ def test_a_queue_has_as_many_places_as_its_workers(url: str, tmp_path: Path, occ
         assert workjobs.add.enqueue(1, 2).result(timeout=10) == 3
         assert workjobs.aadd.enqueue(1, 2).result(timeout=10) == 3
         assert sorted(run.state for run in runs) == ["queued", "queued", "running"]
-        Path(ledger.path + ".gate").touch()
+        ledger.open_gate()
         for run in runs:
             run.wait(timeout=10)
     assert ledger.lines() == [["in"], ["out"]] * 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -19,25 +19,22 @@ REASONS = ("after", "reason")  # words of our own as a rule: unknown ones are sh
 _NESTED = (StepView, AttemptView)
 
 
-def marked(kind: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:
+def marked(kind: type[msgspec.Struct]) -> Iterator[str]:
     """The places of texts that are marked as shown: ``job``, ``steps.name``, …"""
-    for field in fields(kind):
-        annotation = str(field.type)
-        for nested in _NESTED:
-            if nested.__name__ in annotation:
-                yield from marked(nested, f"{field.name}.")
-        if field.type == Shown or Shown in getattr(field.type, "__args__", ()):
-            yield prefix + field.name
+    return _places(kind, lambda found: found == Shown or Shown in getattr(found, "__args__", ()))
 
 
-def texts(kind: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:
+def texts(kind: type[msgspec.Struct]) -> Iterator[str]:
     """The places of all texts, marked or not."""
+    return _places(kind, lambda found: "Annotated[str" in str(found) or found in (str, tuple[str, ...]))
+
+
+def _places(kind: type[msgspec.Struct], wanted: Callable[[Any], bool], prefix: str = "") -> Iterator[str]:
     for field in fields(kind):
-        annotation = str(field.type)
         for nested in _NESTED:
-            if nested.__name__ in annotation:
-                yield from texts(nested, f"{field.name}.")
-        if "Annotated[str" in annotation or field.type in (str, tuple[str, ...]):
+            if nested.__name__ in str(field.type):
+                yield from _places(nested, wanted, f"{field.name}.")
+        if wanted(field.type):
             yield prefix + field.name
 
 
