@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from uuid import uuid4
 
-from IPython.core.getipython import get_ipython
+from IPython.core.interactiveshell import InteractiveShell
 from msgspec.structs import replace
 
 from ..details import details
@@ -87,8 +87,7 @@ def show_all(runs: Sequence[Shown]) -> None:
 
 
 def _show(runs: Sequence[Shown], subject: _One | _All) -> None:
-    shell: Any = get_ipython()
-    _follow(runs, _Output(shell.display_pub, subject).see)
+    _follow(runs, _Output(InteractiveShell.instance().display_pub, subject).see)
 
 
 class _One:
