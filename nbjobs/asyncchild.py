@@ -19,6 +19,7 @@ from . import birth
 from .beside import beside
 from .desk import Claim, Desk, current_owner, done, tell_error, to_wire
 from .output import Line, LineCutter, timed
+from .ticker import ticker
 from .upkeep import Upkeep
 from .vitals import Meter, Usage
 
@@ -125,7 +126,7 @@ class AsyncChild:
 
     async def _run(self, claim: Claim) -> None:
         current_owner.set(claim["owner"])
-        meter = Meter()
+        began_ns, meter = time.time_ns(), Meter()
 
         def usage() -> Usage | None:
             # What several bodies used together cannot be told apart.
@@ -136,7 +137,8 @@ class AsyncChild:
         try:
             attempt = await beside(functools.partial(self._desk.begin, claim, usage))  # it asks Redis
             self._begun[claim["owner"]] = asyncio.current_task()  # type: ignore[assignment]
-            outcome = to_wire(await attempt.aperform())
+            with ticker.ticking(self._upkeep.lookout(began_ns, attempt.outdated)):
+                outcome = to_wire(await attempt.aperform())
         except BaseException as caught:
             error = tell_error(caught)
         self._begun.pop(claim["owner"], None)

@@ -22,6 +22,7 @@ from . import asyncchild, birth, lending
 from .desk import Attempt, Claim, Desk, current_owner, done, tell_error, to_wire
 from .output import show_logging
 from .settings import NbJobs, current, set_current
+from .ticker import ticker
 from .upkeep import Upkeep, code_watch
 from .vitals import Meter, Usage
 from .wire import Channel, Message
@@ -84,7 +85,9 @@ class Child:
             return meter.read()
 
         try:
-            outcome = to_wire(self._desk.begin(claim, over).perform())
+            attempt = self._desk.begin(claim, over)
+            with ticker.ticking(upkeep.lookout(began_ns, attempt.outdated)):
+                outcome = to_wire(attempt.perform())
         except BaseException as caught:
             error = tell_error(caught)
         if self._desk.left:  # a fork that the body made and that came back out of it: its work is done

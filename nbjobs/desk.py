@@ -52,6 +52,9 @@ class Attempt(Protocol):
     def go_on(self) -> None:
         """Takes back a pause, from any thread, where the body has not stopped yet."""
 
+    def outdated(self, file: str) -> None:
+        """Takes note, from any thread, that this file of the body's code has changed on disk."""
+
 
 Performer = Callable[[Claim, Callable[[], Usage | None]], Attempt]
 """Makes the attempt that a claim stands for.

@@ -185,6 +185,8 @@ def _facts(view: RunView) -> Iterator[Row]:
         yield Row("Queue", view.queue)
     if view.worker and view.state in HELD:
         yield Row("Worker", view.worker)
+    if view.newer and view.state in HELD:
+        yield Row("Newer code", f"{view.newer}: this attempt runs what it has loaded, the next one what is there now")
 
 
 def _running(view: RunView) -> Iterator[Row]:

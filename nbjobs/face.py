@@ -205,6 +205,8 @@ def _marks(view: RunView) -> tuple[str, ...]:
     marks = view.marks
     if view.resumptions:
         marks = ("resumed", *marks)
+    if view.newer and view.state in HELD:
+        marks = (*marks, "newer-code")
     if view.no_worker and view.state == "queued":
         marks = (*marks, "no-worker")
     if view.away and view.state not in ENDED:

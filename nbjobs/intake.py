@@ -47,6 +47,7 @@ class Payload(msgspec.Struct, frozen=True):
     peak_memory: Any = None
     result_preview: Any = None
     dropped: Any = None
+    newer: Any = None
 
 
 NOTHING = Payload()

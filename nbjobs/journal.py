@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .view import RunView
 
 T = TypeVar("T")
+_Beside = tuple["tuple[str, int, int | None] | None", str]  # how far a loop in the step is; the newer file
 
 _PROGRESS_EVERY = 0.1  # seconds: ten progress events a second
 _OWN_EVENTS = 50  # a second of the body's own events; beyond that only the latest of each name
@@ -136,6 +137,9 @@ class Journal:
         loaded: the run's view as it stands at the claim; None where it is to be read when it is needed.
         load: reads it.
         interval: seconds between two commits of fast items.
+
+    Attributes:
+        newer: the file of the body's code that has changed on disk since it was loaded; told with the progress.
     """
 
     continuation: Continuation
@@ -175,7 +179,7 @@ class Journal:
         self._allowance = float(_OWN_EVENTS)
         self._refilled = time.monotonic()
         self._dropped = 0
-        self._inner: tuple[str, int, int | None] | None = None  # what was last told of a loop in the step
+        self._beside: _Beside = (None, "")  # what was last told beside the step's own progress
         self._written: tuple[str, Any, int] = ("", None, 0)  # step, value, done of the last commit
         self._place = ("", "")  # its cursor and count, as stored
         self._at = 0.0  # monotonic time of the last commit
@@ -188,6 +192,7 @@ class Journal:
         self._deadline: float | None = None
         self._on_late: Callable[[], None] | None = None
         self.reason: str | None = None
+        self.newer = ""
 
     # -- what the continuation asks ------------------------------------------------------------------------------
 
@@ -261,7 +266,7 @@ class Journal:
                 step.flag = True
             return
         moved = step is not None and (step.name, step.value, step.done) != self._written
-        moved = moved or (now - self._progress_at >= _PROGRESS_EVERY and _inner(step) != self._inner)
+        moved = moved or (now - self._progress_at >= _PROGRESS_EVERY and self._aside(step) != self._beside)
         due = now - self._at >= self._interval
         if step is not None and not step.flag and (due or not moved):
             step.flag = True  # the loop commits best: a thread beside it waits for the interpreter again and again
@@ -331,17 +336,17 @@ class Journal:
             pending, ended, results = self._take_events(), run.ended, self._take_results()
             run.ended = []
             partial = bool(run.results)  # more of them than a commit takes: they are counted when all are durable
-            now, inner = time.monotonic(), _inner(step)
+            now, beside = time.monotonic(), self._aside(step)
             shown = final or now - self._progress_at >= _PROGRESS_EVERY
-            tells = shown and step is not None and (moved or inner != self._inner)
+            tells = shown and step is not None and (moved or beside != self._beside)
             if not (pending or ended or results or final or tells or written != self._written):
                 return None
             self._at = now
             if not partial:
                 self._written = written
         if tells and step is not None:
-            self._progress_at, self._inner = now, inner
-            pending.insert(0, self._progress(step.name, cursor.value if cursor else None, done, step.total, inner))
+            self._progress_at, self._beside = now, beside
+            pending.insert(0, self._progress(step.name, cursor.value if cursor else None, done, step.total, beside))
         if moved:
             self._crashes = 0
         self._c += 1
@@ -428,6 +433,10 @@ class Journal:
 
     # -- events --------------------------------------------------------------------------------------------------
 
+    def _aside(self, step: Step | None) -> _Beside:
+        inner = step.inner if step is not None else None
+        return inner.standing() if inner is not None else None, self.newer
+
     def _event(self, name: str, payload: dict[str, Any]) -> Event:
         head = {"job": self.job, "job_id": self._claim.run, "attempt": self._claim.attempt}
         return events.Event(
@@ -440,11 +449,14 @@ class Journal:
         )
 
     def _progress(
-        self, step: str, cursor: Any, done: int | None, total: int | None, inner: tuple[str, int, int | None] | None
+        self, step: str, cursor: Any, done: int | None, total: int | None, beside: _Beside
     ) -> tuple[str, str, str]:
         payload: dict[str, Any] = {"step": step, "cursor": cursor, "done": done, "total": total}
+        inner, newer = beside
         if inner is not None:
             payload["inner"] = dict(zip(("name", "done", "total"), inner, strict=True))
+        if newer:
+            payload["newer"] = newer
         if self._dropped:
             payload["dropped"] = self._dropped
         event = self._event("job.progress", payload)
@@ -478,11 +490,6 @@ def closing_name(outcome: str, state: str) -> str:
     if state in ("completed", "failed", "cancelled"):
         return f"job.{state}"
     return "job.retry_scheduled" if outcome == "retrying" and state != "paused" else "job.interrupt"
-
-
-def _inner(step: Step | None) -> tuple[str, int, int | None] | None:
-    inner = step.inner if step is not None else None
-    return inner.standing() if inner is not None else None
 
 
 def _text(number: int | None) -> str:

@@ -5,6 +5,7 @@ The numbers in it are worded by `words`; `face` puts the pieces together.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 import msgspec
@@ -168,21 +169,26 @@ def _resumed(view: RunView) -> str:
 
 
 def note(view: RunView) -> str:
-    """The one remark that matters most now: why the last attempt ended, what is missing, the result."""
+    """The one remark that matters most now: why the last attempt ended, what is newer or missing, the result."""
+    return next(_remarks(view), "")
+
+
+def _remarks(view: RunView) -> Iterator[str]:
     state = view.state
     if "changed" in view.marks and state == "paused":
-        return "code or data changed: accept or restart"
+        yield "code or data changed: accept or restart"
     if state in _WAITING or state == "dead" or (state == "running" and _fresh(view)):
         told = reason(view.after, view.signal)
         if told and not (view.after == "error" and state != "running"):
-            return f"after: {told}"
+            yield f"after: {told}"
+    if view.newer and state in HELD:
+        yield f"{view.newer} has changed since this attempt began"
     if view.dropped:
-        return f"{words.plural(view.dropped, 'event')} thinned out"
+        yield f"{words.plural(view.dropped, 'event')} thinned out"
     if state == "completed" and view.result:
-        return f"result {view.result}"
+        yield f"result {view.result}"
     if "not-kept" in view.marks:
-        return "a value was not kept"
-    return ""
+        yield "a value was not kept"
 
 
 def reason(after: str, signal: str = "") -> str:

@@ -132,6 +132,10 @@ class Attempt:
         """Take back a pause where the body has not stopped yet. May be called from any thread."""
         self.journal.go_on()
 
+    def outdated(self, file: str) -> None:
+        """Tell the run's readers that this file of its code is newer than what runs. May be called from any thread."""
+        self.journal.newer = file
+
     def perform(self) -> Outcome:
         """Run the body of a plain job to its end, and write how it ended."""
         with self._in_context():

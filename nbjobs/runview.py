@@ -64,6 +64,7 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     `inner*` are of a loop inside the step, as it was last told of.
     `earlier` is what of `done` stems from earlier attempts. `resumed_*` hold where the last resumed attempt
     went on; they stay to the end. `pace` is what earlier attempts of the step did in a second.
+    `newer` is the file of its code that has changed since this attempt loaded it.
     `no_worker` and `away`, since when (ms) Redis is out of reach, are a reader's own observations and never stored.
     """
 
@@ -121,6 +122,7 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     memory: Count | None = None
     marks: tuple[str, ...] = ()
     dropped: Count = 0
+    newer: Shown = ""
     no_worker: bool = False
     away: Count = 0
 

@@ -8,18 +8,20 @@ which costs a few milliseconds and the imports.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from . import birth
 from .vitals import MIB, memory_limit, resident_bytes
 
+LOOK = 2.0  # s between two looks whether the code of a body that runs has become newer
 _THREAD_PATIENCE = 0.05
 # Threads that libraries keep for the whole process and that run none of the body's code.
 _KEPT_THREADS = {("tqdm._monitor", "TMonitor")}
@@ -122,6 +124,8 @@ class CodeWatch:
         self._seen = set(sys.modules)
         self._latest = (0, "")
         self._stamps: dict[str, tuple[int, int]] = {}
+        self._unsure: list[str] = []
+        self._learning = threading.Lock()
 
     def open(self) -> None:
         """Begins to watch, at a child's birth."""
@@ -134,23 +138,37 @@ class CodeWatch:
         Returns:
             Files that were written after that: nobody knows which version of them was loaded.
         """
-        unsure: list[str] = []
+        with self._learning:
+            self._learn(since_ns)
+            unsure, self._unsure = self._unsure, []
+            return unsure
+
+    def _learn(self, since_ns: int) -> None:
         latest = (len(sys.modules), next(reversed(sys.modules), ""))  # a module that is loaded becomes the last one
         if latest == self._latest:
-            return unsure
+            return
         self._latest = latest
-        for name in sys.modules.keys() - self._seen:
+        for name in set(sys.modules) - self._seen:
             self._seen.add(name)
             file = getattr(sys.modules.get(name), "__file__", None)
             if isinstance(file, str) and not file.startswith(self._folders):
                 self._stamps[file] = stamp = _stamp(file)
                 if stamp[0] >= since_ns:
-                    unsure.append(file)
-        return unsure
+                    self._unsure.append(file)
 
     def changed(self) -> str:
         """The first file that is not as it was when it was loaded, or an empty string."""
         return next((file for file, stamp in self._stamps.items() if _stamp(file) != stamp), "")
+
+    def changed_meanwhile(self, since_ns: int) -> str:
+        """The same while a body runs that began at `since_ns`, of files outside of what is installed.
+
+        May be called from another thread than `learn`.
+        """
+        with self._learning:
+            self._learn(since_ns)
+            changed = (file for file, stamp in self._stamps.items() if _stamp(file) != stamp)
+            return next((file for file in (*self._unsure, *changed) if file not in self._folders), "")
 
 
 def _installed_folders() -> tuple[str, ...]:
@@ -174,6 +192,31 @@ def code_watch() -> CodeWatch:
     return CodeWatch()
 
 
+class Lookout:
+    """Looks, while a body runs, whether the code on disk has become newer than what it runs; asked by the ticker.
+
+    Args:
+        code: knows what is loaded.
+        began_ns: when the body began.
+        tell: is given the file's name, once.
+    """
+
+    def __init__(self, code: CodeWatch, began_ns: int, tell: Callable[[str], None]) -> None:
+        self._code = code
+        self._began_ns = began_ns
+        self._tell = tell
+        self._next = time.monotonic() + LOOK
+
+    def tick(self, now: float) -> None:
+        """Look, where it is time to."""
+        if now < self._next:
+            return
+        file = self._code.changed_meanwhile(self._began_ns)
+        self._next = math.inf if file else now + LOOK
+        if file:
+            self._tell(os.path.basename(file))  # noqa: PTH119 - a Path costs more than all the rest
+
+
 class Upkeep:
     """Whether this child is still as it was when it was born.
 
@@ -190,6 +233,10 @@ class Upkeep:
     def outdated(self) -> str:
         """The file that has changed since it was loaded here, or an empty string."""
         return self._code.changed()
+
+    def lookout(self, began_ns: int, tell: Callable[[str], None]) -> Lookout:
+        """What tells the attempt of a body of newer code on disk while it runs."""
+        return Lookout(self._code, began_ns, tell)
 
     def after(self, began_ns: int) -> list[str]:
         """What the bodies since `began_ns` left behind; puts Python's own streams back."""

@@ -165,6 +165,7 @@ def _started(view: RunView, p: Payload, now: int) -> Changes:
         "error_type": "",
         "error_message": "",
         "traceback": "",
+        "newer": "",
     }
     if not view.started:
         changes["started"] = now
@@ -210,6 +211,7 @@ def _step_started(view: RunView, p: Payload, now: int) -> Changes:
 def _progress(view: RunView, p: Payload, now: int) -> Changes:
     done, total = whole(p.done), whole(p.total)
     changes: Changes = {"cursor": short(p.cursor), "total": view.total if total is None else total, **_inner(p.inner)}
+    changes["newer"] = text(p.newer) or view.newer
     if done is None:
         return changes
     changes["done"] = done

@@ -51,6 +51,9 @@ class Performance:
     def go_on(self) -> None:
         self.reason = "gone on"
 
+    def outdated(self, file: str) -> None:
+        self.reason = f"{file} is newer"
+
     def perform(self) -> dict[str, Any]:
         return {"code": "completed", "value": self._body(self, *self._args)}
 

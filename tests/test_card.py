@@ -185,7 +185,7 @@ class Watched:
 def in_cell(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Shell, Watched]]:
     def show(view: RunView, kernel: object | None = object()) -> tuple[Shell, Watched]:
         shell, run = Shell(kernel), Watched(replace(view, run=Watched.id))
-        monkeypatch.setattr(display, "get_ipython", lambda: shell)
+        monkeypatch.setattr(display.InteractiveShell, "instance", lambda: shell)
         monkeypatch.setattr(display, "follower", lambda user: run)
         display.show(run)
         return shell, run

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nbjobs.upkeep import Baseline, CodeWatch
+from nbjobs.upkeep import LOOK, Baseline, CodeWatch, Lookout
 from nbjobs.vitals import MIB
 
 LIMIT = 1 << 50
@@ -112,6 +112,20 @@ def test_a_file_written_since_the_body_began_is_unsure(watch: CodeWatch, module:
     os.utime(module, ns=(0, 5 * 10**9))
     assert watch.learn(4 * 10**9) == [str(module)]
     assert watch.learn(4 * 10**9) == [], "told once"
+
+
+def test_a_change_while_a_body_runs_is_told_once(watch: CodeWatch, module: Path) -> None:
+    """By the name of the file, and the child still knows of it when the body has ended."""
+    told: list[str] = []
+    __import__("watched_module")
+    lookout = Lookout(watch, time.time_ns(), told.append)
+    soon = time.monotonic() + LOOK
+    lookout.tick(soon - LOOK / 2)
+    os.utime(module, ns=(0, time.time_ns() + 10**9))
+    lookout.tick(soon + 1)
+    lookout.tick(soon + 1 + 2 * LOOK)
+    assert told == [module.name]
+    assert watch.learn(0) == [str(module)], "which version was loaded, nobody knows"
 
 
 def test_modules_loaded_before_are_not_watched(module: Path) -> None:

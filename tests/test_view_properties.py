@@ -71,6 +71,7 @@ payloads = st.fixed_dictionaries(
         "kept": st.booleans(),
         "note": anything,
         "dropped": anything,
+        "newer": anything,
         "op": st.sampled_from(["restart", "accept", "unpause"]),
         "ordinal": st.integers(-2, 5) | anything,
         "cpu_seconds": anything,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 import redis
 
 from nbjobs import Run, connection, keys
+from nbjobs.face import face
 from nbjobs.keys import Keys
 from nbjobs.settings import NbJobs, configure, set_current
 from nbjobs.store import Store
@@ -256,6 +259,60 @@ def test_a_body_without_checkpoints_is_cancelled_at_once(url: str, ledger: Ledge
         run.cancel(now=True)
         run.wait(timeout=10)
     assert run.state == "cancelled"
+
+
+SHOP = """
+import asyncio, time
+from pathlib import Path
+from nbjobs import job, step
+
+PRICE = {price}
+
+@job
+def sell(gate):
+    for item in step.each("sell", range(10**9)):
+        if Path(gate).exists():
+            break
+        time.sleep(0.002)
+    return PRICE
+
+@job
+async def asell(gate):
+    for item in step.each("sell", range(10**9)):
+        if Path(gate).exists():
+            break
+        await asyncio.sleep(0.002)
+    return PRICE
+"""
+
+
+@pytest.mark.parametrize("name", ["sell", "asell"])
+def test_a_run_tells_of_newer_code_until_an_attempt_has_it(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A module that is saved while its job runs is news of this attempt; the next one runs what is on disk then."""
+    shop, gate = tmp_path / "nbjobs_test_shop.py", tmp_path / "gate"
+    shop.write_text(SHOP.format(price=1))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, shop.stem, raising=False)
+    job = getattr(importlib.import_module(shop.stem), name)
+    with Worker(url, path=str(tmp_path)):
+        run = job.enqueue(str(gate))
+        wait_until(lambda: run.view.done, 10)
+        assert run.view.newer == ""
+        shop.write_text(SHOP.format(price=22))
+        wait_until(lambda: run.view.newer == shop.name, 10)
+        shown = face(run.view)
+        assert "newer-code" in shown.marks
+        assert shown.facts[-1].text == "nbjobs_test_shop.py has changed since this attempt began"
+        run.pause()
+        wait_until(lambda: run.state == "paused", 10)
+        assert "newer-code" not in face(run.view).marks
+        run.unpause()
+        wait_until(lambda: run.view.attempt == 2 and run.view.in_step, 10)
+        assert run.view.newer == ""
+        gate.touch()
+        assert run.result(timeout=10) == 22
 
 
 @pytest.mark.fault(9)

@@ -266,6 +266,47 @@ def test_a_redis_out_of_reach_is_said_and_found_again(lab: Lab, browser: Browser
             expect(notebook.page.locator(".jp-OutputArea-output", has_text="cancelled")).to_be_visible(timeout=15_000)
 
 
+IMPORTING = """
+import sys, time
+from nbjobs import job, step
+
+@job
+def import_orders(folder):
+    sys.path.insert(0, folder)
+    import orders_of_the_shop
+    for number in step.each("load_rows", range(100_000)):
+        time.sleep(0.02)
+
+run = import_orders.enqueue({folder!r})
+run
+"""
+
+
+def test_newer_code_on_disk_is_said_until_an_attempt_runs_it(
+    lab: Lab, browser: Browser, start_worker: Callable[[], Process], tmp_path: Path, artifacts: Path
+) -> None:
+    """Who saves a module while its job runs reads that this attempt has the old one; after a pause it has the new."""
+    module = tmp_path / "orders_of_the_shop.py"
+    module.write_text("COLUMNS = 14")
+    start_worker()
+    with lab.open(browser, lab.write("newer.ipynb", IMPORTING.format(folder=str(tmp_path)))) as notebook:
+        card = notebook.card
+        notebook.start_all()
+        notebook.wait_done()
+        state(card, "running")
+        expect(card).to_have_attribute("data-step", "load_rows")
+        module.write_text("COLUMNS = 15  # since today")
+        expect(card).to_have_attribute("data-marks", "newer-code", timeout=15_000)
+        expect(card.locator(".nbjobs-facts")).to_contain_text(f"{module.name} has changed since this attempt began")
+        card.screenshot(path=artifacts / "live-newer.png")
+        card.locator("[data-action=pause]").click()
+        state(card, "paused")
+        expect(card).to_have_attribute("data-marks", "")
+        card.locator("[data-action=unpause]").click()
+        state(card, "running")
+        expect(card).to_have_attribute("data-marks", "resumed")
+
+
 HOT = """
 from nbjobs import job, notify, step
 

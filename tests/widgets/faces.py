@@ -68,6 +68,7 @@ def views(now: int) -> dict[str, RunView]:
         "resuming": stopped("running", resumed_at=12_431, after="child_died", signal="SIGKILL"),
         "resumed": run("running", **HALF, samples=fast, step_began=now - 21_000),
         "stuck": run("running", **HALF, samples=fast, gaps=(900,) * 8, committed=now - 15_000),
+        "newer code": run("running", **HALF, samples=fast, newer="orders.py"),
         "away": run("running", **HALF, samples=fast, away=now - 90_000),
         "requeued": stopped("queued", after="worker_died"),
         "retrying": stopped("retrying", at=now + 8000, failures=2, after="error", **AWAY),
