@@ -182,7 +182,7 @@ def _remarks(view: RunView) -> Iterator[str]:
         if told and not (view.after == "error" and state != "running"):
             yield f"after: {told}"
     if view.newer and state in HELD:
-        yield f"{view.newer} has changed since this attempt began"
+        yield f"{view.newer} has changed on disk"
     if view.dropped:
         yield f"{words.plural(view.dropped, 'event')} thinned out"
     if state == "completed" and view.result:

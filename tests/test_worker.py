@@ -304,7 +304,7 @@ def test_a_run_tells_of_newer_code_until_an_attempt_has_it(
         wait_until(lambda: run.view.newer == shop.name, 10)
         shown = face(run.view)
         assert "newer-code" in shown.marks
-        assert shown.facts[-1].text == "nbjobs_test_shop.py has changed since this attempt began"
+        assert shown.facts[-1].text == "nbjobs_test_shop.py has changed on disk"
         run.pause()
         wait_until(lambda: run.state == "paused", 10)
         assert "newer-code" not in face(run.view).marks

@@ -297,7 +297,7 @@ def test_newer_code_on_disk_is_said_until_an_attempt_runs_it(
         expect(card).to_have_attribute("data-step", "load_rows")
         module.write_text("COLUMNS = 15  # since today")
         expect(card).to_have_attribute("data-marks", "newer-code", timeout=15_000)
-        expect(card.locator(".nbjobs-facts")).to_contain_text(f"{module.name} has changed since this attempt began")
+        expect(card.locator(".nbjobs-facts")).to_contain_text(f"{module.name} has changed on disk")
         card.screenshot(path=artifacts / "live-newer.png")
         card.locator("[data-action=pause]").click()
         state(card, "paused")
