@@ -116,11 +116,15 @@ class Follower:
                 watch.see(followed.view)
 
     def stir(self, run: str) -> None:
-        """Look anew at a run that has ended: it was opened again."""
+        """Look anew at a run that has ended: it was opened again.
+
+        Also where its end is only being shown: who has seen it in a callback may open the run before the others rest.
+        """
         with self._changed:
             followed = self._followed.get(run)
-            if followed is None or not followed.resting:
+            if followed is None:
                 return
+            followed.stirred += 1
             followed.loaded = False
             followed.fresh.extend(followed.watches)
             watch = followed.watches[-1]
@@ -240,8 +244,9 @@ class Follower:
             run = followed.view.run
             if not followed.loaded:
                 followed.fresh.clear()
+                stirred = followed.stirred
                 loaded = load(self._client, self._keys, run)
-                followed.loaded = True
+                followed.loaded = followed.stirred == stirred  # else it was opened again in the meantime
                 followed.last_id = loaded.last_id if loaded else self._end(run)
                 followed.show(loaded.view if loaded else lost(followed.view))
             while followed.fresh:
@@ -301,7 +306,8 @@ class Follower:
             pipe.hget(self._keys.run(one.view.run), "n")
         numbers = pipe.execute()
         for one, n in zip(resting, numbers[len(followed) :], strict=True):
-            one.loaded = n is None or (whole(n) or 0) <= one.view.n
+            if (whole(n) or 0) > one.view.n:
+                one.loaded = False
         for one, n in zip(followed, numbers, strict=False):
             if n is None:
                 one.last_id = self._end(one.view.run)

@@ -129,6 +129,7 @@ class Followed:
         self.last_id = "0-0"
         self.loaded = False
         self.seen = 0
+        self.stirred = 0
 
     @property
     def resting(self) -> bool:

@@ -261,6 +261,23 @@ def test_a_watch_that_rests_holds_no_connection(watched: Follower, driver: Drive
     watch.close()
 
 
+def test_a_run_that_is_opened_again_while_its_end_is_shown_is_live(watched: Follower, driver: Driver) -> None:
+    """Who sees the end first may open the run before the follower rests."""
+    seen: list[str] = []
+
+    def see(view: RunView) -> None:
+        seen.append(view.state)
+        if seen.count("cancelled") == 1 and seen[-1] == "cancelled":
+            opened_again(driver)
+            watched.stir(driver.run)
+
+    watch = watched.watch(driver.enqueue().run, see, rests=True)
+    wait_until(lambda: seen, 3, "the first view")
+    cancelled(driver)
+    wait_until(lambda: seen[-1] == "queued" and len(seen) > 2, 3, "it is live again")
+    watch.close()
+
+
 def test_a_watch_that_rests_hears_of_others_as_long_as_one_is_watched(
     watched: Follower, driver: Driver, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
