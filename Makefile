@@ -14,7 +14,7 @@ NODE = $(or $(shell command -v node),$(BIN)/node)
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .NOTPARALLEL:
-.PHONY: help demo lab test lint types layers unit notebooks browser wheel contact-sheet test-all mutants bench format clean env npm redis chromium programs
+.PHONY: help demo lab test lint types layers unit notebooks browser wheel contact-sheet pictures test-all mutants bench format clean env npm redis chromium programs
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -52,6 +52,9 @@ browser: env npm chromium ## the card in JupyterLab, in Chromium
 
 contact-sheet: env chromium ## draw every state of the card into docs/images/contact-sheet.png
 	$(BIN)/python -m tests.browser.sheet
+
+pictures: env chromium ## walk through README and tutorials in JupyterLab, and take their pictures
+	$(BIN)/python -m tests.browser.walk
 
 wheel: env ## build the wheel, install it elsewhere, use it there
 	$(PYTEST) -m wheel $(ARGS)

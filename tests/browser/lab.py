@@ -130,11 +130,18 @@ class Lab:
         return name
 
     def open(
-        self, browser: Browser, name: str, *, width: int = 1000, theme: str = "light", app: str = "lab"
+        self,
+        browser: Browser,
+        name: str,
+        *,
+        width: int = 1000,
+        theme: str = "light",
+        app: str = "lab",
+        scale: float = 1,
     ) -> Notebook:
         """Open a notebook in a window of its own and wait until its kernel is idle; app is lab or notebook."""
         self._set("@jupyterlab/apputils-extension/themes", {"theme": f"JupyterLab {theme.title()}"})
-        return Notebook(self, browser, name, width, theme, app)
+        return Notebook(self, browser, name, width, theme, app, scale)
 
 
 class Notebook:
@@ -145,9 +152,15 @@ class Notebook:
         errors: errors that the page reported.
     """
 
-    def __init__(self, lab: Lab, browser: Browser, name: str, width: int, theme: str, app: str = "lab") -> None:
+    def __init__(
+        self, lab: Lab, browser: Browser, name: str, width: int, theme: str, app: str = "lab", scale: float = 1
+    ) -> None:
         self.lab, self.name = lab, name
-        self.context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=theme)  # type: ignore[arg-type]
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 800},
+            color_scheme=theme,  # type: ignore[arg-type]
+            device_scale_factor=scale,
+        )
         self.page: Page = self.context.new_page()
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(f"{error}\n{error.stack}"))
