@@ -7,6 +7,7 @@ which costs a few milliseconds and the imports.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -14,7 +15,7 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,8 @@ class CodeWatch:
 
     def changed(self) -> str:
         """The first file that is not as it was when it was loaded, or an empty string."""
-        return next((file for file, stamp in self._stamps.items() if _stamp(file) != stamp), "")
+        with self._learning:
+            return next(self._changed(), "")
 
     def changed_meanwhile(self, since_ns: int) -> str:
         """The same while a body runs that began at `since_ns`, of files outside of what is installed.
@@ -167,8 +169,10 @@ class CodeWatch:
         """
         with self._learning:
             self._learn(since_ns)
-            changed = (file for file, stamp in self._stamps.items() if _stamp(file) != stamp)
-            return next((file for file in (*self._unsure, *changed) if file not in self._folders), "")
+            return next((file for file in (*self._unsure, *self._changed()) if file not in self._folders), "")
+
+    def _changed(self) -> Iterator[str]:
+        return (file for file, stamp in self._stamps.items() if _stamp(file) != stamp)
 
 
 def _installed_folders() -> tuple[str, ...]:
@@ -211,10 +215,12 @@ class Lookout:
         """Look, where it is time to."""
         if now < self._next:
             return
-        file = self._code.changed_meanwhile(self._began_ns)
-        self._next = math.inf if file else now + LOOK
-        if file:
-            self._tell(os.path.basename(file))  # noqa: PTH119 - a Path costs more than all the rest
+        self._next = now + LOOK
+        with contextlib.suppress(RuntimeError):  # the body loads a module at this moment: looked at next time
+            file = self._code.changed_meanwhile(self._began_ns)
+            if file:
+                self._next = math.inf
+                self._tell(Path(file).name)
 
 
 class Upkeep:
