@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 import msgspec
+from msgspec.structs import replace
 
 from . import phrases, words
 from .phrases import reason
@@ -80,7 +81,7 @@ class Details(msgspec.Struct, frozen=True):
 
 def details(view: RunView, output: Output | None = None) -> Details:
     """The details of a run."""
-    timeline = tuple(_timeline(view))
+    timeline = tuple(_forwards(list(_timeline(view))))
     return Details(
         timeline=timeline,
         told=", ".join(map(_spoken, timeline)),
@@ -112,6 +113,15 @@ def _timeline(view: RunView) -> Iterator[Segment]:
         yield Segment("running", name, attempt.first or attempt.began, ended)
         if following or (view.state not in HELD and not over):
             yield Segment("gap", _gap(attempt, view, last=not following), ended, following.began if following else 0)
+
+
+def _forwards(parts: list[Segment]) -> Iterator[Segment]:
+    """The same where no part ends before it begins, though an event had no time that could be read."""
+    at = 0
+    for number, part in enumerate(parts, 1):
+        since = max(part.since, at)
+        at = max(part.until, since)
+        yield replace(part, since=since, until=at if part.until or number < len(parts) else 0)
 
 
 def _gap(attempt: AttemptView, view: RunView, *, last: bool) -> str:

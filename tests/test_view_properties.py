@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nbjobs.details import Details, details
@@ -131,6 +131,12 @@ def test_a_face_never_fails_and_never_shows_what_is_not_known(history: list[Entr
 
 
 @given(histories())
+@example(
+    [
+        {"e": "job.started", "id": "r1", "d": "", "a": "1", "n": "1", "s": "running"},
+        {"e": "job.enqueued", "id": "r1", "d": '{"ts": 1790000000000000000}', "a": "1", "n": "2", "s": "cancelled"},
+    ]
+)
 @settings(max_examples=50, deadline=None)
 def test_details_never_fail_and_their_times_run_forwards(history: list[Entry]) -> None:
     """Whatever events came: parts of the time line follow each other, only the last one is open."""
