@@ -32,6 +32,17 @@ _KERNEL_IDLE = """() => {
     const session = window.jupyterapp?.shell.currentWidget?.context?.sessionContext;
     return session?.session?.kernel?.status === "idle";
 }"""
+# ipykernel 7 may overlook the first request on a new connection until there is another one (ipykernel issue 1554).
+_ANSWERS = """async () => {
+    const {kernel} = window.jupyterapp.shell.currentWidget.context.sessionContext.session;
+    for (let tries = 0; tries < 5; tries++) {
+        const late = new Promise(done => setTimeout(() => done(false), 3000));
+        const answer = kernel.requestExecute({code: "", silent: true, store_history: false}).done;
+        if (await Promise.race([answer.then(() => true, () => false), late])) return true;
+        await kernel.reconnect();
+    }
+    return false;
+}"""
 
 
 class Lab:
@@ -182,6 +193,7 @@ class Notebook:
         self.page.evaluate("window.jupyterapp.restored.then(() => true)")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         self.page.wait_for_function(_KERNEL_IDLE, timeout=60_000)
+        assert self.page.evaluate(_ANSWERS), "the kernel answers"
 
     def reload(self) -> None:
         """Save the notebook and load the page again, while its kernel lives."""
