@@ -265,7 +265,7 @@ class Journal:
             if now - sent > _HOLD and step is not None:
                 step.flag = True
             return
-        moved = step is not None and (step.name, step.value, step.done) != self._written
+        moved = step is not None and not self._is_written(step.name, step.value, step.done)
         moved = moved or (now - self._progress_at >= _PROGRESS_EVERY and self._aside(step) != self._beside)
         due = now - self._at >= self._interval
         if step is not None and not step.flag and (due or not moved):
@@ -332,14 +332,15 @@ class Journal:
             cursor, done = step.standing() if step is not None else (None, None)
             # Read before the events: what an item notified is never behind the count that includes it.
             written = (step.name, step.value, step.done) if step is not None else ("", None, 0)
-            moved = bool(run.ended) or (step is not None and written != self._written and step.advanced)
+            stands = self._is_written(*written)
+            moved = bool(run.ended) or (step is not None and not stands and step.advanced)
             pending, ended, results = self._take_events(), run.ended, self._take_results()
             run.ended = []
             partial = bool(run.results)  # more of them than a commit takes: they are counted when all are durable
             now, beside = time.monotonic(), self._aside(step)
             shown = final or now - self._progress_at >= _PROGRESS_EVERY
             tells = shown and step is not None and (moved or beside != self._beside)
-            if not (pending or ended or results or final or tells or written != self._written):
+            if not (pending or ended or results or final or tells or not stands):
                 return None
             self._at = now
             if not partial:
@@ -366,6 +367,10 @@ class Journal:
             events=pending,
             results=results,
         )
+
+    def _is_written(self, name: str, value: Any, done: int) -> bool:
+        """Whether the last commit has this. A cursor by its identity: ``True == 1``, and they are two cursors."""
+        return self._written[1] is value and self._written[::2] == (name, done)
 
     def _take_results(self) -> list[tuple[str, str]]:
         run, size, count = self.continuation, 0, 0

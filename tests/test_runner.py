@@ -7,11 +7,13 @@ import contextvars
 import os
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 
 import pytest
 
 from nbjobs import connection, events
 from nbjobs.callbacks import Attempted
+from nbjobs.cursors import unpack_cursor
 from nbjobs.errors import InvalidStepError, ResultNotKept, RunFailed
 from nbjobs.events import Event, notify
 from nbjobs.jobs import job
@@ -290,6 +292,26 @@ def test_progress_is_durable_while_the_loop_goes_on() -> None:
     assert run.result() > 1000
     step_event = [event for event in run.events() if event.name == "job.step"][-1]
     assert step_event.payload["done"] < step_event.payload["total"]
+
+
+@pytest.mark.parametrize("pair", [(1, True), (2, 2.0), (Decimal("1.1"), Decimal("1.10"))], ids=repr)
+def test_a_cursor_that_only_equals_the_last_one_is_committed(pair: tuple[object, object]) -> None:
+    """``True == 1``, and still they are two cursors."""
+    kept: list[object] = []
+
+    @job
+    def sets_both() -> None:
+        def move() -> None:
+            for value in pair:
+                step.current.set(value)
+                step.current.checkpoint()
+                text = connection.client().hget(Keys("ada").run("twins"), "cursor")
+                kept.append(unpack_cursor(text).value)
+
+        step("move", move)
+
+    sets_both.options(id="twins").enqueue()
+    assert [repr(value) for value in kept] == [repr(value) for value in pair]
 
 
 def test_slow_items_are_committed_one_by_one() -> None:
