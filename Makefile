@@ -42,7 +42,7 @@ layers: env ## who imports whom, by import-linter
 	$(BIN)/lint-imports
 
 unit: env redis ## unit and integration tests on a real Redis
-	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not browser and not wheel" $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile -m "not browser and not wheel" $(ARGS)
 
 notebooks: env ## run the notebooks and compare what they print
 	.ci/isolated $(VENV) $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=300 --timeout=600 notebooks $(ARGS)
