@@ -31,30 +31,18 @@ FINEST = 2  # pixels of a picture for one of the page
 Hook = Callable[[Notebook], None]
 
 
-class Walk:
-    """One notebook, cell by cell.
-
-    Args:
-        notebook: is open, its first cell selected.
-        sources: of all its cells.
-    """
-
-    def __init__(self, notebook: Notebook, sources: list[str]) -> None:
-        self._notebook = notebook
-        self._sources = sources
-
-    def go(self, meanwhile: dict[str, Hook]) -> None:
-        """Run the cells; while one runs that begins with a key of `meanwhile`, look at what that says."""
-        waiting = dict(meanwhile)
-        for source in self._sources:
-            self._notebook.start_cell()
-            for start in [start for start in waiting if source.startswith(start)]:
-                waiting.pop(start)(self._notebook)
-            self._notebook.wait_done(120)
-            errors = self._notebook.page.locator('.jp-OutputArea-output[data-mime-type*="error"]')
-            assert errors.count() == 0, errors.first.inner_text()
-        assert not waiting, f"no cell begins with {list(waiting)}"
-        assert self._notebook.errors == []
+def walk(notebook: Notebook, sources: list[str], meanwhile: dict[str, Hook]) -> None:
+    """Run the cells; while one runs that begins with a key of `meanwhile`, look at what that says."""
+    waiting = dict(meanwhile)
+    for source in sources:
+        notebook.start_cell()
+        for start in [start for start in waiting if source.startswith(start)]:
+            waiting.pop(start)(notebook)
+        notebook.wait_done(120)
+        errors = notebook.page.locator('.jp-OutputArea-output[data-mime-type*="error"]')
+        assert errors.count() == 0, errors.first.inner_text()
+    assert not waiting, f"no cell begins with {list(waiting)}"
+    assert notebook.errors == []
 
 
 def card(notebook: Notebook, name: str) -> Locator:
@@ -159,7 +147,7 @@ def main() -> None:
                 prepare(lab)
                 for name, meanwhile in WALKS.items():
                     with lab.open(browser, f"notebooks/{name}.ipynb", width=1100, scale=FINEST) as notebook:
-                        Walk(notebook, sources(lab.root / "notebooks" / f"{name}.ipynb")).go(meanwhile)
+                        walk(notebook, sources(lab.root / "notebooks" / f"{name}.ipynb"), meanwhile)
                         notebook.page.wait_for_function(
                             "() => !document.querySelector('.nbjobs-card[data-state=running]')", timeout=90_000
                         )
