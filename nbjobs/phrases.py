@@ -116,7 +116,7 @@ def facts(view: RunView, total: int | None, speed: float | None, remaining: str)
     """Five facts at most: count, that of an inner loop, rate, time left or taken, resumptions or attempts, a note."""
     facts: list[Fact] = []
     if view.away:
-        facts.append(Fact("note", f"Redis out of reach since {_time(view.away)}, showing what was known"))
+        facts.append(Fact("note", f"Redis out of reach: shown as of {_time(view.away)}"))
     counted = _counted(view, total)
     if counted:
         facts.append(Fact("count", counted))

@@ -321,7 +321,7 @@ def test_a_redis_out_of_reach_is_said() -> None:
     seen = face(view)
     since = f"{datetime.fromtimestamp(T / 1000):%H:%M}"
     assert [fact.text for fact in seen.facts] == [
-        f"Redis out of reach since {since}, showing what was known", "2,000 of 20,000",
+        f"Redis out of reach: shown as of {since}", "2,000 of 20,000",
     ]  # fmt: skip
     assert (seen.clock, seen.thresholds, seen.marks) == (None, (), ("away",))
     assert parse(dump(view)).away == 0

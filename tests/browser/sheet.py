@@ -40,6 +40,8 @@ STATES = {
     "step without": "no total",
     "resumed": "resumed",
     "stuck": "stuck",
+    "newer code on disk": "newer code",
+    "Redis out of reach": "away",
     "retrying": "retrying",
     "pausing": "pausing",
     "paused": "paused",
@@ -104,7 +106,8 @@ def _column(browser: Browser, width: int, options: dict[str, Any]) -> tuple[byte
     page.page.wait_for_function("window.sheet")
     for name, key in STATES.items():
         page.page.evaluate("given => sheet.card(...given)", [name, msgspec.to_builtins(face(shown[key]))])
-    page.page.evaluate("given => sheet.card(...given)", ["failed, opened", *opened("failed", lines=4)])
+    for name, key in (("newer code, opened", "newer code"), ("failed, opened", "failed")):
+        page.page.evaluate("given => sheet.card(...given)", [name, *opened(key, lines=4)])
     several = Several(replace(shown[key], run=f"r{number}") for number, key in enumerate(MANY))
     page.page.evaluate("given => sheet.runs(...given)", ["several", msgspec.to_builtins(several.summary())])
     for name, key in (("saved, done", "completed"), ("saved, failed", "failed")):

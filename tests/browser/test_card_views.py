@@ -37,6 +37,17 @@ def face(name: str, **changes: Any) -> dict[str, Any]:
     return {**gallery()[name], **changes}
 
 
+_WHOLE = """() => [...document.querySelectorAll(".nbjobs-card")].flatMap(card => {
+    const box = card.querySelector(".nbjobs-facts").getBoundingClientRect();
+    return [...card.querySelectorAll(".nbjobs-fact")].filter(fact => fact.offsetParent).map(fact => {
+        const {right, bottom} = fact.getBoundingClientRect();
+        const text = fact.querySelector(".nbjobs-text");
+        const whole = text.scrollWidth <= text.clientWidth && right <= box.right + 1 && bottom <= box.bottom + 1;
+        return [card.closest("[data-key]").dataset.key, fact.dataset.kind, whole];
+    });
+})"""
+
+
 @pytest.mark.parametrize(
     ("name", "width", "options"),
     [
@@ -63,6 +74,20 @@ def test_every_state_fits(browser: Browser, artifacts: Path, name: str, width: i
         assert over == 0, key
         assert tall == height or (key in ENDS and height < tall <= height + 32), (key, tall)
     assert page.errors == []
+    page.close()
+
+
+@pytest.mark.parametrize("width", [240, 320, 400, 480, 560, 640, 720])
+def test_what_there_is_to_be_noticed_is_read_whole(browser: Browser, width: int) -> None:
+    """A note is not cut at any width; of a resumed run with newer code on disk both are there."""
+    page = CardPage(browser, width).open()
+    page.mount_all(gallery())
+    page.paint()
+    whole = page.page.evaluate(_WHOLE)
+    assert sum(kind == "note" for _, kind, _ in whole) >= 7
+    assert [(key, kind) for key, kind, shown in whole if kind == "note" and not shown] == []
+    assert ["newer code", "resumed", True] in whole
+    assert ["newer code", "note", True] in whole
     page.close()
 
 

@@ -67,7 +67,7 @@ def test_every_state_looks_as_on_the_contact_sheet(browser: Browser, drawn: tupl
     """Each card, in each column. After a change that is meant: make contact-sheet, and look at it."""
     png, places = drawn
     assert {name.partition(": ")[2] for name in places} >= set(STATES)
-    assert len(places) == len(COLUMNS) * (len(STATES) + 4)
+    assert len(places) == len(COLUMNS) * (len(STATES) + 5)
     assert differences(browser, png, places) == {}
 
 

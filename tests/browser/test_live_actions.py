@@ -255,7 +255,7 @@ def test_a_redis_out_of_reach_is_said_and_found_again(lab: Lab, browser: Browser
             expect(card.locator(".nbjobs-headline")).to_contain_text("waiting for a worker", timeout=15_000)
             server.kill()
             expect(card).to_have_attribute("data-marks", re.compile("away"), timeout=15_000)
-            said = re.compile(r"Redis out of reach since \d\d:\d\d, showing what was known")
+            said = re.compile(r"Redis out of reach: shown as of \d\d:\d\d")
             expect(card.locator(".nbjobs-facts")).to_have_text(said)
             card.screenshot(path=artifacts / "live-away.png")
             card.locator("[data-action=cancel]").click()
