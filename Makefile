@@ -42,13 +42,13 @@ layers: env ## who imports whom, by import-linter
 	$(BIN)/lint-imports
 
 unit: env redis ## unit and integration tests on a real Redis
-	$(PYTEST) -n 2 --dist loadfile -m "not browser and not wheel" $(ARGS)
+	$(PYTEST) -n 3 --dist worksteal -m "not browser and not wheel" $(ARGS)
 
 notebooks: env ## run the notebooks and compare what they print
 	.ci/isolated $(VENV) $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=300 --timeout=600 notebooks $(ARGS)
 
 browser: env npm chromium ## the card in JupyterLab, in Chromium
-	$(PYTEST) -m browser $(ARGS)
+	$(PYTEST) -n 2 --dist worksteal -m browser $(ARGS)
 
 contact-sheet: env chromium ## draw every state of the card into docs/images/contact-sheet.png
 	$(BIN)/python -m tests.browser.sheet

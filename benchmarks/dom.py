@@ -58,13 +58,15 @@ WATCH = """() => {
     window.shown = [];
     window.floor = [];
     let n = "", value = "";
-    new MutationObserver(() => {
+    window.watching?.disconnect();
+    window.watching = new MutationObserver(() => {
         const at = Date.now();
         const card = document.querySelector(".jp-OutputArea .nbjobs-card");
         if (card && card.dataset.n !== n) window.shown.push([Number(n = card.dataset.n), at]);
         const label = document.querySelector(".jp-OutputArea .widget-label");
         if (label && label.textContent !== value) window.floor.push([Number(value = label.textContent), at]);
-    }).observe(document.body, {subtree: true, childList: true, attributes: true, characterData: true,
+    });
+    window.watching.observe(document.body, {subtree: true, childList: true, attributes: true, characterData: true,
         attributeFilter: ["data-n"]});
 }"""
 
@@ -72,14 +74,16 @@ WATCH = """() => {
 WATCH_ALL = """() => {
     window.shown = [];
     const seen = new Map();
-    new MutationObserver(changes => {
+    window.watching?.disconnect();
+    window.watching = new MutationObserver(changes => {
         const at = Date.now();
         for (const {target: {dataset: {run, n}}} of changes) {
             if (!run || seen.get(run) === n) continue;
             seen.set(run, n);
             window.shown.push([run, Number(n), at]);
         }
-    }).observe(document.body, {subtree: true, attributes: true, attributeFilter: ["data-n"]});
+    });
+    window.watching.observe(document.body, {subtree: true, attributes: true, attributeFilter: ["data-n"]});
 }"""
 
 

@@ -11,10 +11,10 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Error, Locator, Page
 
 from ..support import wait_until
 
@@ -27,6 +27,18 @@ _RUN = """which => {
     window.ranAll = false;
     const {commands} = window.jupyterapp;
     commands.execute(which).finally(() => { window.ranAll = true; });
+}"""
+_COMMAND = "([name, args]) => window.jupyterapp.commands.execute(name, args).then(() => true)"
+_OPEN = """async path => {
+    const {commands, shell} = window.jupyterapp;
+    const opened = await commands.execute("docmanager:open", {path});
+    shell.activateById(opened.id);
+    await opened.revealed;
+}"""
+_CLOSE = """async () => {
+    const shown = window.jupyterapp.shell.currentWidget;
+    await shown?.context?.sessionContext?.shutdown();
+    shown?.dispose();
 }"""
 _KERNEL_IDLE = """() => {
     const session = window.jupyterapp?.shell.currentWidget?.context?.sessionContext;
@@ -54,6 +66,7 @@ class Lab:
         self.folder = folder
         self.token = secrets.token_hex(16)
         self.url = ""
+        self._windows: dict[Look, Window] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Lab:
@@ -150,9 +163,58 @@ class Lab:
         app: str = "lab",
         scale: float = 1,
     ) -> Notebook:
-        """Open a notebook in a window of its own and wait until its kernel is idle; app is lab or notebook."""
-        self._set("@jupyterlab/apputils-extension/themes", {"theme": f"JupyterLab {theme.title()}"})
-        return Notebook(self, browser, name, width, theme, app, scale)
+        """Open a notebook and wait until its kernel is idle; app is lab or notebook.
+
+        A window of JupyterLab's is opened for the first notebook of a look, as loading it takes most of the time,
+        and kept for those after it.
+        """
+        look = Look(browser, app, theme, width, scale)
+        if look not in self._windows or self._windows[look].page.is_closed():
+            self._set("@jupyterlab/apputils-extension/themes", {"theme": f"JupyterLab {theme.title()}"})
+            self._windows[look] = Window(look)
+        return Notebook(self, self._windows[look], name)
+
+
+class Look(NamedTuple):
+    """What a notebook is looked at with."""
+
+    browser: Browser
+    app: str
+    theme: str
+    width: int
+    scale: float
+
+
+class Window:
+    """A window of JupyterLab or Notebook 7."""
+
+    def __init__(self, look: Look) -> None:
+        self.look = look
+        self.context = look.browser.new_context(
+            viewport={"width": look.width, "height": 800},
+            color_scheme=look.theme,  # type: ignore[arg-type]
+            device_scale_factor=look.scale,
+        )
+        self.page: Page = self.context.new_page()
+
+    def open(self, lab: Lab, name: str) -> None:
+        """Show this notebook: the only one here."""
+        if self.page.url.startswith(f"{lab.url}/lab"):
+            self.page.evaluate(_OPEN, name)
+            return
+        place = f"lab/workspaces/{secrets.token_hex(4)}/tree" if self.look.app == "lab" else "notebooks"
+        self.page.goto(f"{lab.url}/{place}/{name}?token={lab.token}")
+        self.wait_restored()
+
+    def wait_restored(self) -> None:
+        self.page.wait_for_function("window.jupyterapp?.restored", timeout=60_000)
+        self.page.evaluate("window.jupyterapp.restored.then(() => true)")
+
+    def close(self, *, wholly: bool) -> None:
+        """End the notebook and its kernel; with Notebook 7, or wholly, the window as well."""
+        self.page.evaluate(_CLOSE)
+        if wholly or self.look.app != "lab":
+            self.context.close()
 
 
 class Notebook:
@@ -163,34 +225,25 @@ class Notebook:
         errors: errors that the page reported.
     """
 
-    def __init__(
-        self, lab: Lab, browser: Browser, name: str, width: int, theme: str, app: str = "lab", scale: float = 1
-    ) -> None:
-        self.lab, self.name = lab, name
-        self.context = browser.new_context(
-            viewport={"width": width, "height": 800},
-            color_scheme=theme,  # type: ignore[arg-type]
-            device_scale_factor=scale,
-        )
-        self.page: Page = self.context.new_page()
+    def __init__(self, lab: Lab, window: Window, name: str) -> None:
+        self.lab, self.name, self._window = lab, name, window
+        self.page, self.context = window.page, window.context
         self.errors: list[str] = []
-        self.page.on("pageerror", lambda error: self.errors.append(f"{error}\n{error.stack}"))
-        place = f"lab/workspaces/{secrets.token_hex(4)}/tree" if app == "lab" else "notebooks"
-        self.page.goto(f"{lab.url}/{place}/{name}?token={lab.token}")
-        self._wait_open()
-        if width < 600:
-            self.command("application:toggle-left-area")
+        self.page.on("pageerror", self._note)
+        window.open(lab, name)
+        self._wait_ready()
 
     def __enter__(self) -> Notebook:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.page.evaluate("() => window.jupyterapp.shell.currentWidget?.context?.sessionContext?.shutdown()")
-        self.context.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self.page.remove_listener("pageerror", self._note)
+        self._window.close(wholly=kind is not None)
 
-    def _wait_open(self) -> None:
-        self.page.wait_for_function("window.jupyterapp?.restored", timeout=60_000)
-        self.page.evaluate("window.jupyterapp.restored.then(() => true)")
+    def _note(self, error: Error) -> None:
+        self.errors.append(f"{error}\n{error.stack}")
+
+    def _wait_ready(self) -> None:
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         self.page.wait_for_function(_KERNEL_IDLE, timeout=60_000)
         assert self.page.evaluate(_ANSWERS), "the kernel answers"
@@ -199,12 +252,12 @@ class Notebook:
         """Save the notebook and load the page again, while its kernel lives."""
         self.command("docmanager:save")
         self.page.reload()
-        self._wait_open()
+        self._window.wait_restored()
+        self._wait_ready()
 
     def command(self, name: str, arguments: dict[str, Any] | None = None) -> None:
         """Run one of Lab's commands, up to its end."""
-        script = "([name, args]) => window.jupyterapp.commands.execute(name, args ?? {}).then(() => true)"
-        self.page.evaluate(script, [name, arguments])
+        self.page.evaluate(_COMMAND, [name, arguments or {}])
 
     def start_all(self) -> None:
         """Run all cells, without waiting for them."""
