@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from heapq import merge
 from typing import Any, Protocol
 
 from .errors import NbjobsError
@@ -124,11 +125,16 @@ class Running:
             self._limit = None
 
     def flush(self) -> None:
-        """Hands on what was printed, in the order of time, by the clock of the run's events."""
+        """Hands on what was printed, in the order of time, by the clock of the run's events.
+
+        Each stream stays in its own order: a line without a mark has the time at which it was read, which may be
+        later than that of the line behind it.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        batch, self._batch = sorted(self._batch, key=_time), []
+        streams = ([line for line in self._batch if line.stream == stream] for stream in ("stdout", "stderr"))
+        batch, self._batch = list(merge(*streams, key=_time)), []
         if self.claim.origin:
             ahead = self.claim.origin + time.monotonic_ns() - time.time_ns()
             batch = [line._replace(ns=line.ns + ahead) for line in batch]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 
 from nbjobs import Event, Gap, LogLine, Run
+from nbjobs.output import Line
+from nbjobs.running import Running
 from nbjobs.settings import NbJobs
 
 from . import workjobs
@@ -78,6 +81,15 @@ def test_c_code_and_programs_are_heard(url: str) -> None:
         found = lines(run)
     assert [line.text for line in found if line.stream == "stdout"] == ["before", "C's buffer", "a program", "after"]
     assert [line.text for line in found if line.stream == "stderr"] == ["a descriptor"]
+
+
+async def test_each_stream_stays_in_its_own_order() -> None:
+    """Though a program's line, which tells no time, was read after the line behind it was complete."""
+    told: list[str] = []
+    running = Running(SimpleNamespace(origin=0), lambda _, lines: told.extend(line.text for line in lines))
+    running.printed([Line("stdout", "a program", 9), Line("stdout", "after", 7), Line("stderr", "between", 8)])
+    running.flush()
+    assert told == ["between", "a program", "after"]
 
 
 def test_a_warning_is_shown_in_each_run(url: str) -> None:
