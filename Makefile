@@ -13,6 +13,9 @@ PYTEST := $(BIN)/python -m pytest
 NODE = $(or $(shell command -v node),$(BIN)/node)
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
+# Where it is set, as in many containers, each of the thousand processes of a test run compiles all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .NOTPARALLEL:
 .PHONY: help demo lab test lint types layers unit notebooks browser wheel contact-sheet pictures test-all mutants bench format clean env npm redis chromium programs
 
@@ -48,7 +51,7 @@ notebooks: env ## run the notebooks and compare what they print
 	.ci/isolated $(VENV) $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=300 --timeout=600 notebooks $(ARGS)
 
 browser: env npm chromium ## the card in JupyterLab, in Chromium
-	$(PYTEST) -n 2 --dist worksteal -m browser $(ARGS)
+	$(PYTEST) -n 2 --dist worksteal -m browser tests/browser $(ARGS)
 
 contact-sheet: env chromium ## draw every state of the card into docs/images/contact-sheet.png
 	$(BIN)/python -m tests.browser.sheet
@@ -57,7 +60,7 @@ pictures: env chromium ## walk through README and tutorials in JupyterLab, and t
 	$(BIN)/python -m tests.browser.walk
 
 wheel: env ## build the wheel, install it elsewhere, use it there
-	$(PYTEST) -m wheel $(ARGS)
+	$(PYTEST) -m wheel tests/test_wheel.py $(ARGS)
 
 test-all: ## all tests with each Python of 3.10 to 3.13 that is here
 	@MAKE="$(MAKE)" .ci/test-all
