@@ -86,6 +86,28 @@ WATCH_ALL = """() => {
     window.watching.observe(document.body, {subtree: true, attributes: true, attributeFilter: ["data-n"]});
 }"""
 
+HOT = """
+from benchmarks.jobs import hot
+run = hot.options(delay=5).enqueue({items})
+run.card()
+"""
+# Notes each task that holds the page for more than 50 ms, each paint of the card, and when it showed which state.
+WATCH_TASKS = """() => {
+    window.held = [];
+    new PerformanceObserver(list => window.held.push(...list.getEntries().map(one => one.duration)))
+        .observe({type: "longtask"});
+    window.drawn = [];
+    window.began = {};
+    const card = document.querySelector(".nbjobs-card");
+    window.watching?.disconnect();
+    window.watching = new MutationObserver(() => {
+        const at = performance.now();
+        window.began[card.dataset.state] ??= at;
+        if (at - (window.drawn.at(-1) ?? -1e9) > 20) window.drawn.push(at);
+    });
+    window.watching.observe(card, {subtree: true, childList: true, characterData: true, attributes: true});
+}"""
+
 
 def measure(*, quick: bool = False) -> list[Figure]:
     """Return the figures."""
@@ -118,7 +140,30 @@ def measure(*, quick: bool = False) -> list[Figure]:
                     )
                 )
             figures += _crowd_figures(kernel, _crowd(lab, browser, client, kernel, 5 if quick else 20))
+        figures.append(_hot(lab, browser, client, 50_000 if quick else 300_000))
     return figures
+
+
+def _hot(lab: Lab, browser: Browser, client: redis.Redis, items: int) -> Figure:
+    """Measure the longest task of the page while a job makes as many items a second as it can, an event each."""
+    client.flushall()
+    with lab.open(browser, lab.write("hot.ipynb", HOT.format(items=items))) as notebook:
+        notebook.start_all()
+        notebook.card.wait_for(timeout=30_000)
+        notebook.card.locator("[data-action=expand]").click()
+        notebook.page.wait_for_timeout(3000)  # the page's own start, and the opening
+        notebook.page.evaluate(WATCH_TASKS)
+        notebook.page.wait_for_selector(".nbjobs-card[data-state=completed]", timeout=120_000)
+        held, drawn, began = notebook.page.evaluate("[window.held, window.drawn, window.began]")
+    took = (began["completed"] - began["running"]) / 1000
+    return Figure(
+        "dom_hot_longest_task",
+        "longest task of the page beside a hot job, 0 where none exceeds 50",
+        "ms",
+        max(held, default=0),
+        f"{items:,} items in {took:.1f} s, an event each; {len(drawn)} paints",
+        Goal(50),
+    )
 
 
 def _crowd_figures(kernel: str, lags: list[float]) -> list[Figure]:

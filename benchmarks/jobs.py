@@ -8,7 +8,7 @@ import re
 import socket
 import time
 
-from nbjobs import job, step
+from nbjobs import job, notify, step
 
 
 def send(path: str, at: int) -> None:
@@ -61,3 +61,10 @@ async def apaced(count: int, pause: float, delay: float) -> None:
     for number in range(count):
         await asyncio.sleep(pause)
         await step(f"step {number + 1}", asyncio.sleep, pause)
+
+
+@job
+def hot(items: int) -> None:
+    """Do next to nothing with many items, and tell it of each."""
+    for number in step.each("count", range(items)):
+        notify("counted", number=number)
