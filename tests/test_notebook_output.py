@@ -108,10 +108,12 @@ def test_a_notebook_that_is_saved_after_each_cell_says_how_far_it_was(worker: No
     assert notebook.cells[1].outputs[0].data["text/plain"].startswith("✓ import_orders  done")
 
 
-def test_a_saved_notebook_tells_nothing_of_the_machine(worker: None) -> None:
+def test_a_saved_notebook_tells_nothing_of_the_machine(worker: None, tmp_path: Path) -> None:
     """No address, no user, no host, no worker: not in the outputs, not in the widgets' state."""
-    cells = (JOB, "run = import_orders.enqueue(40)\nrun", "run.card()", "import_orders.enqueue_all([20, 40])")
-    notebook = executed(*cells, "run.wait(); print(run.state)")
+    gate = str(tmp_path / "gate")  # runs that have ended are shown without a widget
+    cells = (JOB, "run = import_orders.enqueue(40)\nrun", "run.card()")
+    many = f"runs = import_orders.enqueue_all([20, 40], [{gate!r}] * 2)\nruns"
+    notebook = executed(*cells, many, f"open({gate!r}, 'w').close(); runs.wait(); print(run.state)")
     models = notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"].state  # nbclient keeps them
     scripts = [model.state.pop("_esm", "") for model in models.values()]
     assert sum(len(script) > 1000 for script in scripts) == 2
