@@ -38,7 +38,7 @@ lint: env ## style, by ruff
 	$(BIN)/ruff format --check .
 
 types: env npm ## types, by mypy and tsc
-	$(BIN)/mypy nbjobs tests/typing_api.py
+	$(BIN)/mypy nbjobs benchmarks tests/typing_api.py
 	$(NODE) labextension/node_modules/typescript/bin/tsc --project labextension
 
 layers: env ## who imports whom, by import-linter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from timeit import timeit
-from typing import Any
+from typing import Any, cast
 
 from nbjobs import connection, job, step
 from nbjobs.settings import configure
@@ -27,7 +27,7 @@ def checkpoints(count: int) -> None:
 
 def _checkpoints(count: int) -> None:
     client = connection.client()
-    sha = client.script_load("return 1")
+    sha = cast(str, client.script_load("return 1"))
     current = step.current
     current.set(0)
 

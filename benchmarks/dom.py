@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import redis
 from playwright.sync_api import Browser, sync_playwright
@@ -233,7 +233,7 @@ def _race(lab: Lab, browser: Browser, client: redis.Redis, kernel: str, count: i
 def _lags(client: redis.Redis, run: str, shown: list[list[float]]) -> list[float]:
     """Return the ms from each step's event to the first DOM that had it."""
     found = []
-    for id, entry in client.xrange(Keys(USER).events(run)):
+    for id, entry in cast("list[Any]", client.xrange(Keys(USER).events(run))):
         if entry["e"] in ("job.step", "job.step_started"):
             drawn = next((at for n, at in shown if n >= int(entry["n"])), None)
             if drawn is None:

@@ -23,13 +23,13 @@ from .support import ROOT, USER, Stamps
 
 def measure(*, quick: bool = False) -> list[Figure]:
     """Return the figures."""
-    rounds = 3 if quick else 15
+    rounds = 2 if quick else 15
     program = next(iter(redis_server.candidates()))
     embedded, bare = [], []
     for _ in range(rounds):
         embedded.append(asyncio.run(_start()))
         bare.append(_start_bare(program))
-    whole = [_whole() for _ in range(2 if quick else 5)]
+    whole = [_whole() for _ in range(1 if quick else 5)]
     up, first = (sorted(times) for times in zip(*whole, strict=True))
     how = f"median of {len(whole)}"
     return [

@@ -21,7 +21,7 @@ CODES = {
 
 def measure(*, quick: bool = False) -> list[Figure]:
     """Return the figures."""
-    rounds = 4 if quick else 25
+    rounds = 2 if quick else 25
     times: dict[str, list[float]] = {name: [] for name in CODES}
     for _ in range(rounds):
         for name, code in CODES.items():

@@ -169,12 +169,12 @@ while True:
 
 def measure(*, quick: bool = False) -> list[Figure]:
     """Return the figures."""
-    rounds, many, some = (2, 2_000_000, 1_000_000) if quick else (15, 5_000_000, 3_000_000)
+    rounds, many, some = (2, 500_000, 300_000) if quick else (15, 5_000_000, 3_000_000)
     with RedisServer() as server:
         configure(redis_url=server.url, user=USER, adapter="inline")
         tqdm_item, item = best(rounds, many, bare, tqdm_each, lambda n: ours(each, n))
         update, move = best(rounds, some, bare, tqdm_update, lambda n: ours(advance, n))
-        late = lags(server.url, 2 if quick else 5)
+        late = lags(server.url, 1 if quick else 5)
     how = f"best of {rounds} in turns, the bare loop taken off"
     figures = []
     for name, what, own, goal, peer, theirs in (

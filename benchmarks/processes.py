@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import psutil
@@ -15,11 +16,11 @@ import psutil
 from nbjobs.output import Line
 from nbjobs.pool import Pool
 from nbjobs.settings import NbJobs, configure
+from tests.bodies import Claim
 from tests.support import RedisServer
 
 from .figures import Figure, Goal, median, percentile
 from .jobs import hold, stamp
-from .performer import Claim
 from .support import QUEUE, USER, Stamps, wait_for, worker
 
 
@@ -27,7 +28,7 @@ def measure(*, quick: bool = False) -> list[Figure]:
     """Return the figures."""
     rounds = 5 if quick else 40
     births, bare, messages, deaths = asyncio.run(_processes(rounds))
-    gone = _workers_gone(2 if quick else 5)
+    gone = _workers_gone(1 if quick else 5)
     how = f"p50 of {rounds}, in turns"
     return [
         Figure(
@@ -56,7 +57,7 @@ async def _processes(rounds: int) -> tuple[list[float], ...]:
         for line in lines:
             pids.put_nowait(int(line.text))
 
-    pool = Pool(NbJobs(redis_url="redis://nowhere", children=2), printed, performer="benchmarks.performer:make")
+    pool = Pool(NbJobs(redis_url="redis://nowhere", children=2), printed, performer="tests.bodies:make")
     await pool.start()
     births, bare, messages, deaths = [], [], [], []
     for number in range(rounds):
@@ -66,11 +67,12 @@ async def _processes(rounds: int) -> tuple[list[float], ...]:
         bare.append(_bare())
 
         sent = time.monotonic_ns()
-        end = await pool.run(Claim(owner=f"stamp:{number}"))
+        end = await pool.run(Claim(owner=f"stamp:{number}", body="clock"))
         assert end.outcome is not None, end
-        messages.append((end.outcome["at"] - sent) / 1e6)
+        messages.append((end.outcome["value"] - sent) / 1e6)
 
-        task = asyncio.ensure_future(pool.run(Claim(owner=f"endless:{number}", body="endless")))
+        endless = Claim(owner=f"endless:{number}", body="waits_for_stop", args=["its pid"])
+        task = asyncio.ensure_future(pool.run(endless))
         pid = await asyncio.wait_for(pids.get(), 10)
         await asyncio.sleep(0.02)
         began = time.perf_counter()
@@ -106,9 +108,13 @@ def _workers_gone(rounds: int) -> list[float]:
                 began = time.perf_counter()
                 process.kill()
                 process.wait()
-                wait_for(lambda family=family: not any(map(_alive, family)), 30, "all processes are gone")
+                wait_for(partial(_gone, family), 30, "all processes are gone")
                 found.append((time.perf_counter() - began) * 1e3)
     return found
+
+
+def _gone(family: list[psutil.Process]) -> bool:
+    return not any(map(_alive, family))
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import psutil
 import redis
@@ -65,7 +65,7 @@ def _ours(server: RedisServer, client: redis.Redis, runs: int) -> Rate:
         nothing.enqueue()
     due = Keys(USER).due
     with worker(server.url, children=2) as process:
-        return _rate(lambda: client.zcard(due), runs, (process.pid, server.pid))
+        return _rate(lambda: cast(int, client.zcard(due)), runs, (process.pid, server.pid))
 
 
 def _theirs(server: RedisServer, client: redis.Redis, runs: int) -> Rate:
@@ -77,7 +77,7 @@ def _theirs(server: RedisServer, client: redis.Redis, runs: int) -> Rate:
 
     asyncio.run(enqueue())
     with arq_worker(server.url, PEER, max_jobs=100, poll_delay=0.01, keep_result=0) as process:
-        return _rate(lambda: client.zcard(PEER), runs, (process.pid, server.pid))
+        return _rate(lambda: cast(int, client.zcard(PEER)), runs, (process.pid, server.pid))
 
 
 def _rate(left: Callable[[], int], runs: int, pids: tuple[int, int]) -> Rate:

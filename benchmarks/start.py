@@ -22,7 +22,7 @@ Times = dict[str, list[float]]
 
 def measure(*, quick: bool = False) -> list[Figure]:
     """Return the figures."""
-    runs = 20 if quick else 200
+    runs = 8 if quick else 200
     with RedisServer() as server, Stamps() as stamps, ExitStack() as stack:
         configure(redis_url=server.url, user=USER, queue=QUEUE)
         stack.enter_context(worker(server.url))

@@ -82,6 +82,11 @@ def pid(attempt: Performance) -> int:
     return os.getpid()
 
 
+def clock(attempt: Performance) -> int:
+    """When the body begins, in ns of the steady clock."""
+    return time.monotonic_ns()
+
+
 def environment(attempt: Performance) -> dict[str, str]:
     return dict(os.environ)
 
