@@ -13,7 +13,7 @@ import redis
 from playwright.sync_api import Browser, sync_playwright
 
 from nbjobs.keys import Keys
-from tests.browser.lab import Lab
+from tests.browser.lab import PAINTS, Lab
 from tests.support import RedisServer
 
 from .figures import Figure, Goal, percentile
@@ -58,24 +58,23 @@ WATCH = """() => {
     window.shown = [];
     window.floor = [];
     let n = "", value = "";
-    window.watching?.disconnect();
-    window.watching = new MutationObserver(() => {
+    const observer = new MutationObserver(() => {
         const at = Date.now();
         const card = document.querySelector(".jp-OutputArea .nbjobs-card");
         if (card && card.dataset.n !== n) window.shown.push([Number(n = card.dataset.n), at]);
         const label = document.querySelector(".jp-OutputArea .widget-label");
         if (label && label.textContent !== value) window.floor.push([Number(value = label.textContent), at]);
     });
-    window.watching.observe(document.body, {subtree: true, childList: true, attributes: true, characterData: true,
+    observer.observe(document.body, {subtree: true, childList: true, attributes: true, characterData: true,
         attributeFilter: ["data-n"]});
+    return observer;
 }"""
 
 
 WATCH_ALL = """() => {
     window.shown = [];
     const seen = new Map();
-    window.watching?.disconnect();
-    window.watching = new MutationObserver(changes => {
+    const observer = new MutationObserver(changes => {
         const at = Date.now();
         for (const {target: {dataset: {run, n}}} of changes) {
             if (!run || seen.get(run) === n) continue;
@@ -83,7 +82,8 @@ WATCH_ALL = """() => {
             window.shown.push([run, Number(n), at]);
         }
     });
-    window.watching.observe(document.body, {subtree: true, attributes: true, attributeFilter: ["data-n"]});
+    observer.observe(document.body, {subtree: true, attributes: true, attributeFilter: ["data-n"]});
+    return observer;
 }"""
 
 HOT = """
@@ -91,21 +91,11 @@ from benchmarks.jobs import hot
 run = hot.options(delay=5).enqueue({items})
 run.card()
 """
-# Notes each task that holds the page for more than 50 ms, each paint of the card, and when it showed which state.
-WATCH_TASKS = """() => {
+# Notes how long each task took that held the page for more than 50 ms.
+TASKS = """() => {
     window.held = [];
     new PerformanceObserver(list => window.held.push(...list.getEntries().map(one => one.duration)))
         .observe({type: "longtask"});
-    window.drawn = [];
-    window.began = {};
-    const card = document.querySelector(".nbjobs-card");
-    window.watching?.disconnect();
-    window.watching = new MutationObserver(() => {
-        const at = performance.now();
-        window.began[card.dataset.state] ??= at;
-        if (at - (window.drawn.at(-1) ?? -1e9) > 20) window.drawn.push(at);
-    });
-    window.watching.observe(card, {subtree: true, childList: true, characterData: true, attributes: true});
 }"""
 
 
@@ -152,16 +142,17 @@ def _hot(lab: Lab, browser: Browser, client: redis.Redis, items: int) -> Figure:
         notebook.card.wait_for(timeout=30_000)
         notebook.card.locator("[data-action=expand]").click()
         notebook.page.wait_for_timeout(3000)  # the page's own start, and the opening
-        notebook.page.evaluate(WATCH_TASKS)
+        notebook.page.evaluate(TASKS)
+        notebook.page.wait_for_selector(".nbjobs-card[data-state=running]")
+        notebook.watch(PAINTS)
         notebook.page.wait_for_selector(".nbjobs-card[data-state=completed]", timeout=120_000)
-        held, drawn, began = notebook.page.evaluate("[window.held, window.drawn, window.began]")
-    took = (began["completed"] - began["running"]) / 1000
+        held, paints = notebook.page.evaluate("[window.held, window.paints]")
     return Figure(
         "dom_hot_longest_task",
         "longest task of the page beside a hot job, 0 where none exceeds 50",
         "ms",
         max(held, default=0),
-        f"{items:,} items in {took:.1f} s, an event each; {len(drawn)} paints",
+        f"{items:,} items in {(paints[-1] - paints[0]) / 1000:.1f} s, an event each; {len(paints)} paints",
         Goal(50),
     )
 
@@ -189,7 +180,7 @@ def _crowd(lab: Lab, browser: Browser, client: redis.Redis, kernel: str, count: 
     name = lab.write(f"crowd-{kernel}.ipynb", *(cell.format(**given) for cell in cells))
     client.flushall()
     with lab.open(browser, name) as notebook:
-        notebook.page.evaluate(WATCH_ALL)
+        notebook.watch(WATCH_ALL)
         notebook.start_all()
         notebook.page.wait_for_function(f"document.querySelectorAll('.nbjobs-card').length === {CROWD}")
         cards = notebook.page.locator(".nbjobs-card")
@@ -212,7 +203,7 @@ def _race(lab: Lab, browser: Browser, client: redis.Redis, kernel: str, count: i
     name = lab.write(f"{kernel}.ipynb", *(cell.format(**given) for cell in cells))
     client.flushall()
     with lab.open(browser, name) as notebook:
-        notebook.page.evaluate(WATCH)
+        notebook.watch(WATCH)
         notebook.start_all()
         notebook.card.wait_for(timeout=30_000)
         run = notebook.card.get_attribute("data-run") or ""

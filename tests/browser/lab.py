@@ -55,6 +55,17 @@ _ANSWERS = """async () => {
     }
     return false;
 }"""
+# Notes when the card was painted, in ms of the page's clock.
+PAINTS = """() => {
+    window.paints = [];
+    const observer = new MutationObserver(() => {
+        const at = performance.now();
+        if (at - (window.paints.at(-1) ?? -1e9) > 20) window.paints.push(at);
+    });
+    observer.observe(document.querySelector(".nbjobs-card"),
+        {subtree: true, childList: true, characterData: true, attributes: true});
+    return observer;
+}"""
 
 
 class Lab:
@@ -266,6 +277,10 @@ class Notebook:
     def start_cell(self) -> None:
         """Run the selected cell and go on to the next, without waiting for it."""
         self.page.evaluate(_RUN, "notebook:run-cell-and-select-next")
+
+    def watch(self, observe: str) -> None:
+        """Have the page observe something by a script that returns the observer; ends what was observed before."""
+        self.page.evaluate(f"() => {{ window.watching?.disconnect(); window.watching = ({observe})(); }}")
 
     def wait_done(self, timeout: float = 60) -> None:
         """Wait until what was started has run."""

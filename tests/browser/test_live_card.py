@@ -67,10 +67,10 @@ _WATCH = """() => {
         if (text !== last) window.shown.push(entry);
         last = text;
     };
-    window.watching?.disconnect();
-    window.watching = new MutationObserver(note);
-    window.watching.observe(document.body, {subtree: true, childList: true, attributes: true,
+    const observer = new MutationObserver(note);
+    observer.observe(document.body, {subtree: true, childList: true, attributes: true,
         attributeFilter: ["data-run", "data-state", "data-step", "data-resumed", "data-n", "aria-valuenow"]});
+    return observer;
 }"""
 
 
@@ -208,7 +208,7 @@ def opened(lab: Lab, browser: Browser, *cells: str, **options: Any) -> Iterator[
 def running(lab: Lab, browser: Browser, name: str, **options: Any) -> Iterator[Notebook]:
     """The notebook of that name, in which all cells were started and the cards are watched."""
     with lab.open(browser, name, **options) as notebook:
-        notebook.page.evaluate(_WATCH)
+        notebook.watch(_WATCH)
         notebook.start_all()
         yield notebook
 
