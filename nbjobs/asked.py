@@ -21,7 +21,7 @@ import logging
 from dataclasses import dataclass
 
 from .answers import Reply
-from .journal import Claim
+from .claim import Claim
 from .leases import Held
 from .pool import Pool
 

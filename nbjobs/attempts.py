@@ -22,10 +22,10 @@ from msgspec import structs
 
 from .asked import Asked, Holding
 from .calls import ClaimReply, Command, Reply
+from .claim import Claim, Overrun
 from .connection import translated
 from .errors import RedisUnavailable
 from .intake import stream_id, whole
-from .journal import Claim, Overrun
 from .keys import Keys, enc, parse_arq_id
 from .leases import SCHEMA, Held, Leases, arq_id_of, forget_entry, new_owner
 from .pool import End, Pool

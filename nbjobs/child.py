@@ -36,13 +36,13 @@ _PRELOADED = ("nbjobs.runner", "nbjobs.jobs", "nbjobs.connection", "cloudpickle"
 
 def attempt_of(claim: Claim, usage: Callable[[], Usage | None]) -> Attempt:
     """The attempt of `runner`, on this process's connection: what children perform."""
-    from . import connection, journal, runner  # the nursery has loaded them, where they are wanted
+    from . import connection, runner  # the nursery has loaded them, where they are wanted
 
     def used() -> dict[str, Any]:
         found = usage()
         return {"cpu_seconds": found.cpu, "peak_memory": found.peak} if found else {}
 
-    held = msgspec.convert(claim, journal.Claim)
+    held = msgspec.convert(claim, runner.Claim)
     return runner.Attempt(held, connection.client(), current(), usage=used)
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import msgspec
 
 from . import events, view
+from .allowance import Allowance
 from .connection import RETRYABLE
 from .steps import pack_cursor
 from .store import Commit, Reply
@@ -32,6 +33,7 @@ from .store import Commit, Reply
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .claim import Claim
     from .continuation import Continuation
     from .events import Event
     from .progress import Ended
@@ -55,51 +57,6 @@ _log = logging.getLogger("nbjobs.journal")
 
 stopping: ContextVar[Callable[[str, Continuation], str | None] | None] = ContextVar("nbjobs_stopping", default=None)
 """Asked at each checkpoint, with the job's name and where it stands, why to stop there: for tests, see `testing`."""
-
-
-class Overrun(msgspec.Struct, frozen=True):
-    """A body that did not stop at its timeout: its process was ended.
-
-    Attributes:
-        timeout: of the job, in seconds.
-        seconds: that it took.
-        advanced: whether it had made progress.
-    """
-
-    timeout: float
-    seconds: float
-    advanced: bool
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """A run that is held: what ``claim`` answered, and who holds it.
-
-    Attributes:
-        now: Redis time of the claim, in ms.
-        origin: what to add to this machine's steady clock to have Redis time, in ns; 0 where nobody knows yet.
-        kind: ``sync`` or ``async``.
-        view_id: behind which entry of the run's stream the stored view ends.
-        fields: of a run that begins for the first time, what its child needs of the hash; else empty.
-        overrun: where the body did not stop in time, and only its end is to be written.
-    """
-
-    user: str
-    run: str
-    owner: str
-    attempt: int
-    fence: int
-    c: int
-    n: int
-    now: int
-    origin: int = 0
-    crashes: int = 0
-    failures: int = 0
-    resumptions: int = 0
-    kind: str = "sync"
-    queue: str = ""
-    view_id: str = "0-0"
-    fields: dict[str, str] = {}
-    overrun: Overrun | None = None
 
 
 class Ending(NamedTuple):
@@ -176,8 +133,7 @@ class Journal:
         self._crashes = claim.crashes
         self._pending: list[tuple[str, str, str]] = []
         self._late: dict[str, Event] = {}
-        self._allowance = float(_OWN_EVENTS)
-        self._refilled = time.monotonic()
+        self._allowance = Allowance(rate=_OWN_EVENTS, burst=_OWN_EVENTS)
         self._dropped = 0
         self._beside: _Beside = (None, "")  # what was last told beside the step's own progress
         self._written: tuple[str, Any, int] = ("", None, 0)  # step, value, done of the last commit
@@ -232,7 +188,7 @@ class Journal:
         """Take an event of the body along; beyond 50 a second only the latest of each name."""
         event = replace(event, timestamp=self.now_ns())
         with self.continuation.lock:
-            if self._is_allowed():
+            if self._allowance.take():
                 self._pending.append(("o", event.name, events.encode(event)))
                 return
             self._dropped += event.name in self._late
@@ -479,15 +435,6 @@ class Journal:
             "kept": ended.value is not None,
         }
         return msgspec.json.encode(meta).decode()
-
-    def _is_allowed(self) -> bool:
-        now = time.monotonic()
-        self._allowance = min(_OWN_EVENTS, self._allowance + (now - self._refilled) * _OWN_EVENTS)
-        self._refilled = now
-        if self._allowance < 1:
-            return False
-        self._allowance -= 1
-        return True
 
 
 def closing_name(outcome: str, state: str) -> str:

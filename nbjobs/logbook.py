@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from .allowance import Allowance
 from .codec import clean_text
 from .connection import AsyncClient, RedisError
 from .intake import whole
@@ -65,8 +65,7 @@ class _Log:
         self._waiting: deque[Line] = deque()
         self._weights: deque[int] = deque()
         self._weight = 0
-        self._allowance = _BURST
-        self._refilled = time.monotonic()
+        self._allowance = Allowance(_RATE, _BURST)
 
     @property
     def due(self) -> bool:
@@ -79,12 +78,8 @@ class _Log:
 
     def take(self) -> list[_Entry]:
         """Return what may be written now; of what may not, only the last lines go on waiting."""
-        now = time.monotonic()
-        self._allowance = min(_BURST, self._allowance + (now - self._refilled) * _RATE)
-        self._refilled = now
         entries = []
-        while self.due and self._allowance >= 1:
-            self._allowance -= 1
+        while self.due and self._allowance.take():
             entries.append(self._next())
         self._drop(_ENTRY_LINES)
         return entries

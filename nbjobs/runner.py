@@ -19,6 +19,7 @@ import msgspec
 from . import code, codec, context, continuation, endings, events, intake, reading, shown, view
 from .beside import beside, beside_to_the_end
 from .callbacks import Attempted
+from .claim import Claim
 from .continuation import Continuation
 from .errors import (
     BadData,
@@ -27,7 +28,7 @@ from .errors import (
     JobNotFound,
     StepsChanged,
 )
-from .journal import Claim, Ending, Journal, insist
+from .journal import Ending, Journal, insist
 from .keys import Keys
 from .progress import Progress, Saved
 from .steps import unpack_cursor
