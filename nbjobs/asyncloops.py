@@ -64,7 +64,7 @@ async def _over_async(run: Continuation, loop: Loop, left: _Left) -> AsyncIterat
         step.done = done
         place.last = item
         place.at = done
-        if step.flag:
+        if done >= step.due and step.is_due(done):
             await run.areach(step)
     await run.aend()
 
@@ -81,7 +81,7 @@ async def _over_plain(run: Continuation, loop: Loop, left: _Left) -> AsyncIterat
         step.done = done
         place.last = item
         place.at = done
-        if step.flag:
+        if done >= step.due and step.is_due(done):
             await run.areach(step)
     await run.aend()
 
@@ -106,6 +106,6 @@ async def _over_marked(run: Continuation, loop: Loop, left: _Left) -> AsyncItera
             known.hand = (step.done + size, mark)
             step.done += size
         given += 1
-        if step.flag or (every and not given % every):
+        if (every and not given % every) or (step.done >= step.due and step.is_due(step.done)):
             await run.areach(step)
     await run.aend()

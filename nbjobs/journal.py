@@ -6,8 +6,9 @@ attempt holds the run. A commit whose reply was lost is sent again byte for byte
 
 Who commits when: a step's beginning and end at once. Between them the loop itself, after the first item that ends when
 the ticker's thread has raised its flag: at once where nothing waits to be committed, so that slow items are durable one
-by one, else some 25 times a second. The thread commits only what a loop does not get to, such as events that were
-notified inside a long item. The interval grows with the time that a commit takes: a loaded Redis is asked less often.
+by one, else some 25 times a second. Where the thread is late, the loop goes by the clock. The thread commits only what
+a loop does not get to, such as events that were notified inside a long item. The interval grows with the time that a
+commit takes: a loaded Redis is asked less often.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .allowance import Allowance
 from .connection import RETRYABLE
 from .steps import pack_cursor
 from .store import Commit, Reply
+from .ticker import TICK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -155,6 +157,7 @@ class Journal:
     def checkpoint(self) -> str | None:
         """Commit what has happened; answer why the attempt is to stop, or None."""
         began = time.monotonic()
+        self._look_for_end(began)
         if self.commit():
             self._trips.append(time.monotonic() - began)
             # A loaded Redis makes every trip slow; a busy laptop makes some so, and they must not stretch the cadence.
@@ -168,6 +171,10 @@ class Journal:
         if asked is not None and self.reason is None:
             return asked(self.job, self.continuation)
         return self.reason
+
+    def is_time(self, now: float) -> bool:
+        """Answer whether the thread is late, and the loop commits without it. What it has under way holds no loop."""
+        return now - self._at >= self._interval + TICK and self._sent_at is None
 
     def kept(self, ordinal: int) -> Mapping[str, str]:
         """Return what is stored of a step's map."""
@@ -213,8 +220,7 @@ class Journal:
 
     def tick(self, now: float) -> None:
         """Look whether to commit, or to ask the loop to. Called by the ticker's thread."""
-        if self._deadline is not None and now > self._deadline and self.reason is None:
-            self.stop("timeout")
+        self._look_for_end(now)
         step = self.continuation.running
         sent = self._sent_at
         if sent is not None:
@@ -232,6 +238,10 @@ class Journal:
             except Exception as error:  # raised in the body instead, at its next checkpoint
                 self._error = error
                 self.stop("error")
+
+    def _look_for_end(self, now: float) -> None:
+        if self._deadline is not None and now > self._deadline and self.reason is None:
+            self.stop("timeout")
 
     # -- writing -------------------------------------------------------------------------------------------------
 

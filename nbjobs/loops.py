@@ -1,8 +1,8 @@
 """Loops with a cursor: ``step.each``.
 
-An item is done when the loop asks for the next one. Between two items the loop writes one number and looks at one
-flag, so that it costs less than a progress bar does; another thread looks several times a second and commits what
-has moved, or raises the flag, and then the loop itself commits the next finished item before it goes on.
+An item is done when the loop asks for the next one. Between two items the loop writes one number and compares it with
+another, so that it costs less than a progress bar does. Where it has come so far it reads the clock, and where it is
+time it commits what has moved before it goes on; another thread looks as well, see :class:`~nbjobs.steps.Step`.
 
 Leaving a loop early (``break``, ``return``, an error that the body catches) and going on ends its step. An iterator
 cannot tell these from an error that leaves the job, so closing it decides nothing: what the body does next does.
@@ -84,27 +84,24 @@ class Each(Generic[T]):
                 step.place = place = Passed(step)
                 for item in source:
                     yield item
-                    done += 1
-                    step.done = done
+                    step.done = done = done + 1
                     place.last = item
                     place.at = done
-                    if step.flag:
+                    if done >= step.due and step.is_due(done):
                         run.reach(step)
             elif every is None:
                 step.place = Indexed(items)
                 for item in source:
                     yield item
-                    done += 1
-                    step.done = done
-                    if step.flag:
+                    step.done = done = done + 1
+                    if done >= step.due and step.is_due(done):
                         run.reach(step)
             else:
                 step.place = Indexed(items)
                 for item in source:
                     yield item
-                    done += 1
-                    step.done = done
-                    if step.flag or not done % every:
+                    step.done = done = done + 1
+                    if not done % every or (done >= step.due and step.is_due(done)):
                         run.reach(step)
         finally:
             run.leave_loop(step)
@@ -132,7 +129,7 @@ class Each(Generic[T]):
                 else:
                     known.hand = (step.done + size, mark)
                     step.done += size
-                if step.flag or (every and not given % every):
+                if (every and not given % every) or (step.done >= step.due and step.is_due(step.done)):
                     run.reach(step)
         finally:
             run.leave_loop(step)

@@ -54,6 +54,10 @@ class _Items:
         """Commit what all items have done."""
         self._run.reach(self._step)
 
+    def is_time(self, now: float) -> bool:
+        """Never asked: an item has no cursor that could be moved."""
+        return False
+
 
 class Work:
     """One attempt at a map.

@@ -14,6 +14,9 @@ class World(Protocol):
     def checkpoint(self) -> str | None:
         """Make all that has happened durable; answer why the attempt is to stop, or None."""
 
+    def is_time(self, now: float) -> bool:
+        """Answer whether the last checkpoint is long enough before the monotonic time ``now`` for the next."""
+
     def happened(self, name: str, payload: dict[str, Any]) -> None:
         """Take note of an event; it becomes durable with the next checkpoint."""
 

@@ -144,6 +144,10 @@ class Standing:
         if reason is not None:
             self.interrupt(reason)
 
+    def is_time(self, now: float) -> bool:
+        """See :class:`World.is_time <nbjobs.progress.World.is_time>`."""
+        return self._world.is_time(now)
+
     def interrupt(self, reason: str) -> NoReturn:
         """End this attempt; the run goes on from here later.
 

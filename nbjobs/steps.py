@@ -5,14 +5,18 @@ next attempt begins if this one ends early. What a cursor means is the job's bus
 
 The rule of the whole module is that a cursor says **where to start next time**, not what was done last, and
 that setting it costs almost nothing: the value is kept here, and is written to Redis by the attempt that holds the
-run, several times a second. A loop therefore only writes a number and looks at a flag; nothing in it reads a clock.
-(The cadence was measured against tqdm; ``make bench`` prints it.)
+run, several times a second. A loop therefore only writes a number and compares it with another, :attr:`Step.due`; it
+reads the clock there and nowhere else, about once in a millisecond, as tqdm's ``miniters`` does. A thread looks as well
+and raises a flag, which makes the loop due at once. Alone it would come too late: a body whose system calls are short
+and less than 5 ms apart keeps the interpreter from all its other threads, for seconds, since CPython begins their wait
+for its lock anew at each call. (``make bench`` prints the cadence, beside tqdm's cost.)
 
 Cursors and ``advance!(from:)`` come from Rails' ``ActiveJob::Continuation::Step``.
 """
 
 from __future__ import annotations
 
+import time
 from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol
 
@@ -41,6 +45,10 @@ __all__ = [
     "unpack_cursor",
 ]
 
+_AT_ONCE, _NEVER = 1 - (1 << 30), (1 << 30) - 1  # below and above what is counted: Python is fast with such ints
+_LOOK = 0.001  # seconds between two looks at the clock, about
+_STRIDE = 1000  # items between them, at most: those that follow may be much slower
+
 
 class Owner(Protocol):
     """What a step knows of the run it belongs to."""
@@ -50,6 +58,9 @@ class Owner(Protocol):
 
     def reach(self, step: Step) -> None:
         """Make what ``step`` has done durable, and raise ``Interrupt`` where the attempt is to stop."""
+
+    def is_time(self, now: float) -> bool:
+        """Answer whether what was done last has become durable long enough before the monotonic time ``now``."""
 
 
 class Place(Protocol):
@@ -89,12 +100,17 @@ class Step:
     """
 
     __slots__ = (
-        "_counts",
+        "_count",
+        "_looked",
+        "_number",
+        "_other",
         "_owner",
+        "_raised",
         "_start",
+        "_stride",
         "done",
+        "due",
         "first",
-        "flag",
         "inner",
         "item",
         "name",
@@ -102,7 +118,6 @@ class Step:
         "resumed",
         "stored",
         "total",
-        "value",
     )
 
     def __init__(
@@ -112,8 +127,11 @@ class Step:
         self.done = done
         self.total = total
         self.resumed = resumed
-        #: Raised by another thread: the next finished item is committed by the loop itself. Stays up after the end.
-        self.flag = False
+        #: From this count of items on a loop looks whether to commit.
+        self.due = _AT_ONCE
+        self._raised = False
+        self._number, self._other = _NEVER, start.value
+        self._count, self._looked, self._stride = done, time.monotonic(), 0  # at the last look, and until the next
         self._put(start.value)
         #: Of a loop.
         self.place: Place | None = None
@@ -134,8 +152,52 @@ class Step:
         self._start = (done, self._start[1])
 
     def _put(self, value: Any) -> None:
-        self.value = value
-        self._counts = type(value) is int
+        if type(value) is int and _AT_ONCE < value < _NEVER:
+            self._number = value
+        else:
+            self._other = value  # before the number says that it counts: other threads read it
+            self._number = _NEVER
+
+    @property
+    def value(self) -> Any:
+        """What the cursor was set to; the same object until it moves."""
+        number = self._number
+        return self._other if number is _NEVER else number
+
+    def _counted(self) -> int:
+        """How far it is, for `is_due`; a cursor that is no number is taken for the next item."""
+        return self._count + 1 if self._number is _NEVER else self._number
+
+    @property
+    def flag(self) -> bool:
+        """Whether the next finished item is committed at once. Raised by any thread; stays up after the end."""
+        return self._raised
+
+    @flag.setter
+    def flag(self, raised: bool) -> None:
+        if raised:
+            self._raised = True
+            self.due = _AT_ONCE  # the latter, see `is_due`
+        else:
+            self.due = self._count + self._stride
+            self._raised = False
+
+    def is_due(self, count: int) -> bool:
+        """Answer whether to commit now, for a loop that has come to `due`; where not, that moves on.
+
+        Args:
+            count: how many items are done.
+        """
+        now = time.monotonic()
+        items, passed = count - self._count, now - self._looked
+        self._stride = max(0, min(_STRIDE, int(items * _LOOK / passed))) if passed > 0 else _STRIDE
+        self._count, self._looked = count, now
+        if self._raised or self._owner.is_time(now):
+            return True
+        self.due = count + self._stride
+        if self._raised:  # meanwhile, by another thread
+            self.due = _AT_ONCE
+        return False
 
     @property
     def cursor(self) -> Any:
@@ -173,7 +235,7 @@ class Step:
             CursorError: it is not data, or has more than 8 KiB; the old cursor stays.
         """
         self._put(as_kept(cursor))
-        if self.flag:
+        if self.is_due(self._counted()):
             self._owner.reach(self)
 
     def advance(self, from_: Any = None) -> None:
@@ -193,13 +255,13 @@ class Step:
         >>> step("load", load)
         103
         """
-        if from_ is None and self._counts:  # a loop's case, and its speed
-            self.value += 1
-        elif type(from_) is int:
-            self._put(from_ + 1)
-        else:
-            self._put(as_kept(successor(self.value if from_ is None else from_)))
-        if self.flag:
+        number = self._number
+        if from_ is None and number < self.due:  # a loop's case, and its speed
+            self._number = number + 1
+            return
+        from_ = self.value if from_ is None else from_
+        self._put(from_ + 1 if type(from_) is int else as_kept(successor(from_)))
+        if self._number >= self.due and self.is_due(self._counted()):
             self._owner.reach(self)
 
     def checkpoint(self) -> None:
@@ -238,6 +300,10 @@ class Nowhere:
 
     def reach(self, step: Step) -> None:
         """Do nothing."""
+
+    def is_time(self, now: float) -> bool:
+        """Never."""
+        return False
 
     def changed(self, message: str, *, stored: str, found: str) -> NoReturn:
         """Never called: nothing is stored that could have changed."""

@@ -1,7 +1,7 @@
 """One thread a process that looks at all attempts 50 times a second.
 
-A loop reads no clock. This thread does it for all of them: it commits what has moved, or raises the flag that makes
-a loop commit its next finished item itself.
+It commits what a loop does not get to, or raises the flag that makes a loop commit its next finished item itself. It
+may come late, since it needs the interpreter's lock: a fast loop looks at the clock by itself.
 """
 
 from __future__ import annotations

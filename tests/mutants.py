@@ -27,6 +27,7 @@ ZOMBIES, NETWORK = "tests/faults/test_zombies.py", "tests/faults/test_network.py
 REDIS, STOPS = "tests/faults/test_redis.py", "tests/faults/test_stops.py"
 EARLY = "tests/faults/test_early_looks.py"
 SCRIPTS, WORKER = "tests/test_store_scripts.py", "tests/test_worker.py"
+RUNNER = "tests/test_runner.py"
 
 COMES_NEXT = f"{ZOMBIES}::test_row_08_a_zombie_is_refused_though_its_number_comes_next"
 LONG_CALL = f"{ZOMBIES}::test_row_10_an_item_that_holds_the_interpreter_keeps_its_lease"
@@ -231,6 +232,13 @@ MUTANTS = [
         "        return _candidate(id, fields)\n\n    async def _warn",
         "        return None\n\n    async def _warn",
         (f"{EARLY}::test_row_21_a_look_that_comes_too_early_loses_no_run",),
+    ),
+    Mutant(
+        "a loop waits for the ticker to say that it is time",
+        "journal.py",
+        "return now - self._at >= self._interval + TICK and self._sent_at is None",
+        "return False",
+        (f"{RUNNER}::test_a_loop_commits_by_the_clock_where_the_ticker_gets_no_turn",),
     ),
     Mutant(
         "a resumed loop leaves an item out",

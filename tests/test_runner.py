@@ -6,8 +6,10 @@ import asyncio
 import contextvars
 import os
 import threading
+import time
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,8 @@ from nbjobs.callbacks import Attempted
 from nbjobs.cursors import unpack_cursor
 from nbjobs.errors import InvalidStepError, ResultNotKept, RunFailed
 from nbjobs.events import Event, notify
-from nbjobs.jobs import job
+from nbjobs.jobs import Job, job
+from nbjobs.journal import Journal
 from nbjobs.keys import Keys
 from nbjobs.retries import Retry
 from nbjobs.run import Run
@@ -129,6 +132,51 @@ def test_steps_run_in_order_and_their_events_tell_it() -> None:
     process = [event for event in run.events() if event.payload.get("step") == "process"][-1]
     assert process.payload["done"] == process.payload["total"] == 3
     assert process.payload["duration"] >= 0
+
+
+def spin() -> None:
+    """Use the processor for 2.5 ms."""
+    until = time.perf_counter() + 0.0025
+    while time.perf_counter() < until:
+        pass
+
+
+@job
+def spins_in_a_loop(count: int) -> None:
+    for _ in step.each("spins", range(count)):
+        spin()
+
+
+@job
+async def spins_in_an_async_loop(count: int) -> None:
+    async for _ in step.each("spins", range(count)):
+        spin()
+
+
+def advance_and_spin(count: int) -> None:
+    for _ in range(count):
+        spin()
+        step.current.advance(0 if step.current.cursor is None else None)
+
+
+@job
+def spins_in_a_function(count: int) -> None:
+    step("spins", advance_and_spin, count)
+
+
+@pytest.mark.parametrize("spins", [spins_in_a_loop, spins_in_an_async_loop, spins_in_a_function])
+def test_a_loop_commits_by_the_clock_where_the_ticker_gets_no_turn(
+    spins: Job[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As beside a body whose system calls are short: they keep all other threads from the interpreter."""
+    monkeypatch.setattr(Journal, "tick", lambda journal, now: None)
+
+    def commits(count: int) -> int:
+        run = spins.enqueue(count)
+        assert run.state == "completed"
+        return int(connection.client().hget(Keys(run.user).run(run.id), "c") or 0)
+
+    assert commits(120) >= commits(0) + 4  # in 0.3 s
 
 
 def test_state_events_are_numbered_without_a_hole() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -25,6 +26,9 @@ class Owner:
     def __init__(self) -> None:
         self.reached: list[Any] = []
         self.stops = False
+
+    def is_time(self, now: float) -> bool:
+        return False
 
     def reach(self, step: Step) -> None:
         step.flag = False
@@ -210,7 +214,7 @@ def test_a_cursor_is_a_copy_that_the_body_cannot_change() -> None:
 
 
 def test_without_the_flag_nothing_is_reached() -> None:
-    """Setting a cursor costs a number: no commit, no clock."""
+    """Setting a cursor costs a number: no commit."""
     step, owner = a_step(0)
     for row in range(100):
         step.advance(row)
@@ -254,6 +258,53 @@ def test_the_flag_may_be_raised_by_another_thread() -> None:
     thread.join()
     step.advance()
     assert owner.reached == [1]
+
+
+def test_a_flag_that_is_raised_during_a_look_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look ends without it, the next item reaches."""
+    step, owner = a_step(0)
+    monkeypatch.setattr(owner, "is_time", lambda now: setattr(step, "flag", True))
+    step.advance()
+    assert owner.reached == []
+    step.advance()
+    assert owner.reached == [2]
+
+
+def test_a_look_at_the_clock_comes_about_once_in_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fast items are done many between two looks; slow ones cost one each, once they are known to be slow."""
+    step, owner = a_step(0)
+    now, looks = 1000.0, []
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(owner, "is_time", looks.append)
+    for _ in range(10_000):
+        now += 10e-6
+        step.advance()
+    assert 50 <= len(looks) <= 150  # of 100 ms
+    looks.clear()
+    for _ in range(200):
+        now += 4e-3
+        step.advance()
+    assert 100 <= len(looks) <= 200
+
+
+@pytest.mark.parametrize("start", [-5, -(2**40), 2**40])
+def test_a_flag_is_heard_at_any_number(start: int) -> None:
+    """Also below zero, and where a number is as large as a time in nanoseconds."""
+    step, owner = a_step(start)
+    step.flag = True
+    step.advance()
+    step.flag = True
+    step.advance(start + 7)
+    assert owner.reached == [start + 1, start + 8]
+
+
+def test_a_cursor_that_is_no_number_goes_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no stride among such."""
+    step, owner = a_step(date(2026, 1, 1))
+    monkeypatch.setattr(owner, "is_time", lambda now: True)
+    step.advance()
+    step.set("b")
+    assert owner.reached == [date(2026, 1, 2), "b"]
 
 
 # -- what a step says ----------------------------------------------------------------------------------------

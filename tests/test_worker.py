@@ -17,7 +17,7 @@ import arq.worker
 import pytest
 import redis
 
-from nbjobs import Run, connection, keys
+from nbjobs import Gap, Run, connection, keys
 from nbjobs.face import face
 from nbjobs.keys import Keys
 from nbjobs.settings import NbJobs, configure, set_current
@@ -108,6 +108,46 @@ def test_a_killed_child_costs_one_crash_and_its_run_goes_on(url: str, ledger: Le
     assert field(run, "attempt") == "2"
     (interrupt,) = interrupts(run)
     assert (interrupt["reason"], interrupt["signal"]) == ("child_died", "SIGKILL")
+
+
+def test_the_events_of_a_killed_run_tell_its_whole_life(url: str, ledger: Ledger) -> None:
+    """One job_id and a duration at the end, steps with cursors, `resumed` where one was, context on every event."""
+    with Worker(url):
+        run = workjobs.tells.enqueue(ledger.path, 500)
+        os.kill(int(ledger.wait_for(20)[-1][1]), signal.SIGKILL)
+        ledger.open_gate()
+        run.wait(timeout=20)
+    told = [event for event in run.events() if not isinstance(event, Gap)]
+    ours = [event for event in told if event.name.startswith("job.")]
+    assert {event.payload["job_id"] for event in ours} == {run.id}
+    assert [event.name for event in ours if event.n is not None] == [
+        "job.enqueued",
+        "job.started",
+        *("job.step_started", "job.step", "job.step_started"),
+        "job.interrupt",
+        "job.started",
+        "job.resume",
+        "job.step_skipped",
+        *("job.step_started", "job.step"),
+        *("job.step_started", "job.step"),
+        "job.completed",
+    ]
+    assert ours[-1].payload["duration"] > 0
+    begun = [event.payload for event in ours if event.name == "job.step_started"]
+    assert [(one["step"], one["resumed"]) for one in begun] == [
+        ("prepare", False),
+        ("items", False),
+        ("items", True),
+        ("finalize", False),
+    ]
+    assert 0 < begun[2]["cursor"] <= 25 and begun[2]["cursor"] == begun[2]["done"]
+    ended = [event.payload for event in ours if event.name == "job.step"]
+    assert [(one["step"], one["cursor"]) for one in ended] == [("prepare", None), ("items", 500), ("finalize", None)]
+    assert {"import.prepared", "import.row", "import.finalized"} <= {event.name for event in told}
+    for event in told:
+        assert (event.context["user_id"], event.context["job_id"]) == ("ada", run.id), event.name
+        if event.name.startswith(("import.", "job.step")):
+            assert event.context["batch"] == 7, event.name
 
 
 @pytest.mark.fault(13)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nbjobs import Retry, job, notify, step
+from nbjobs import Retry, job, notify, set_context, step
 
 
 def note(path: str, *words: object) -> None:
@@ -51,6 +51,19 @@ def items(path: str, count: int, seconds: float = 0.005) -> int:
             work(seconds)
         note(path, item, os.getpid())
     return count
+
+
+@job
+def tells(path: str, count: int) -> None:
+    """Do the items as `items` does, between two steps that have no cursor, and tell of each in a context of its own."""
+    set_context(batch=7)
+    step("prepare", notify, "import.prepared", total=count)
+    for item in step.each("items", range(count)):
+        notify("import.row", row=item)
+        if not Path(path + ".gate").exists():
+            work(0.005)
+        note(path, item, os.getpid())
+    step("finalize", notify, "import.finalized")
 
 
 @job

@@ -40,6 +40,9 @@ class World:
         self.checkpoints += 1
         return self.stop()
 
+    def is_time(self, now: float) -> bool:
+        return False
+
     def happened(self, name: str, payload: dict[str, Any]) -> None:
         self.events.append((name, payload))
 
