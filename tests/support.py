@@ -20,16 +20,21 @@ ENDED = ("completed", "failed", "cancelled", "dead")
 
 
 def wait_until(
-    predicate: Callable[[], Any], timeout: float = 5.0, description: str = "", *, every: float = 0.005
+    predicate: Callable[[], Any],
+    timeout: float = 5.0,
+    description: str | Callable[[], str] = "",
+    *,
+    every: float = 0.005,
 ) -> Any:
-    """Return what predicate returns as soon as that is true; fail after timeout seconds."""
+    """Return what predicate returns as soon as that is true; fail after timeout seconds, and say then how it stood."""
     end = time.monotonic() + timeout
     while True:
         found = predicate()
         if found:
             return found
         if time.monotonic() > end:
-            raise AssertionError(f"not within {timeout:g} s: {description or inspect.getsource(predicate).strip()}")
+            told = description() if callable(description) else description
+            raise AssertionError(f"not within {timeout:g} s: {told or inspect.getsource(predicate).strip()}")
         time.sleep(every)
 
 

@@ -18,4 +18,5 @@ def test_subject_gives_its_figures(subject: str, capfd: pytest.CaptureFixture[st
     assert [figure["what"] for figure in figures if figure["what"] not in shown] == []
     for figure in figures:
         if figure["peer"]:
-            assert figure["ratio"] == pytest.approx(figure["figure"] / figure["peer_figure"], rel=0.01), figure["name"]
+            ratio = figure["figure"] / figure["peer_figure"]
+            assert figure["ratio"] == pytest.approx(ratio, rel=0.01, abs=0.001), figure["name"]

@@ -110,6 +110,12 @@ class Stage:
         """Return the run's hash."""
         return self.client.hgetall(self.keys.run(run.id))
 
+    def standing(self, run: Run) -> str:
+        """Return how the run stands, and what the workers say."""
+        fields = self.fields(run)
+        told = {name: fields.get(name) for name in ("state", "attempt", "crashes", "c", "step", "cursor", "owner")}
+        return f"it stands at {told}: {self.logs()}"
+
     def holder(self, run: Run) -> Worker:
         """Return the worker that holds the run."""
         owner = self.fields(run).get("owner", "")
@@ -121,7 +127,7 @@ class Stage:
         return wait_until(
             lambda: next((line for line in self.ledger.lines(run.id, step) if line.item == item), None),
             PATIENCE,
-            f"item {item} of {run.id} is done; the run is {self.fields(run).get('state')}: {self.logs()}",
+            lambda: f"item {item} of {run.id} is done; {self.standing(run)}",
         )
 
     def await_attempt(self, run: Run, attempt: int, step: str = "count") -> Line:
@@ -129,12 +135,17 @@ class Stage:
         return wait_until(
             lambda: next(iter(self.ledger.lines(run.id, step, attempt)), None),
             PATIENCE,
-            f"attempt {attempt} of {run.id} works: {self.logs()}",
+            lambda: f"attempt {attempt} of {run.id} works; {self.standing(run)}",
         )
 
     def await_end(self, run: Run, state: str = "completed", timeout: float = PATIENCE) -> None:
         """Return when the run has ended, in this state."""
-        wait_until(lambda: self.fields(run).get("state") in ENDED, timeout, f"{run.id} ends: {self.logs()}", every=0.02)
+        wait_until(
+            lambda: self.fields(run).get("state") in ENDED,
+            timeout,
+            lambda: f"{run.id} ends; {self.standing(run)}",
+            every=0.02,
+        )
         assert self.fields(run)["state"] == state, self.logs()
         self.recorder.catch_up(self.client)
 

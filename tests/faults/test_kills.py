@@ -16,7 +16,7 @@ from . import jobs
 from .checker import check, check_events, check_repeats, check_shown
 from .stage import AFTER_CHILD, AFTER_WORKER, Stage, in_time, seconds_since
 
-ITEMS = 600
+ITEMS = 1500
 SECONDS = 0.002
 
 
@@ -25,13 +25,15 @@ SECONDS = 0.002
 def test_row_04_a_killed_child_costs_a_moment(stage: Stage, seed: int) -> None:
     """SIGKILL of the child at a random item: its worker sees it, and the run goes on where it was."""
     stage.worker()
-    run = stage.enqueue(jobs.count, stage.path, ITEMS, SECONDS)
+    hurry = stage.folder / "hurry"
+    run = stage.enqueue(jobs.count, stage.path, ITEMS, SECONDS, hurry=str(hurry))
     crashes = {}
     for attempt in (1, 2):
         last = stage.await_item(run, _item(seed, attempt))
         crashes[attempt] = time.monotonic_ns()
         os.kill(last.pid, signal.SIGKILL)
         in_time(seconds_since(crashes[attempt], stage.await_attempt(run, attempt + 1)), AFTER_CHILD, "child killed")
+    hurry.touch()
     stage.await_end(run)
     check(stage, run, ITEMS)
     check_repeats(stage, run, crashes=crashes)
@@ -46,13 +48,15 @@ def test_row_04_a_killed_worker_costs_its_lease(stage: Stage, everybody: bool) -
     """SIGKILL of the worker, alone or with its children: nothing of it is left, and another one goes on."""
     workers = [stage.worker(ready=False), stage.worker(ready=False)]
     stage.wait_for(*workers)
-    run = stage.enqueue(jobs.count, stage.path, ITEMS, SECONDS)
+    hurry = stage.folder / "hurry"
+    run = stage.enqueue(jobs.count, stage.path, ITEMS, SECONDS, hurry=str(hurry))
     stage.await_item(run, _item(3 + everybody, 1))
     victim = stage.holder(run)
     before = time.monotonic_ns()
     killed = victim.kill(everybody=everybody)
     victim.check_orphans()
     in_time(seconds_since(before, stage.await_attempt(run, 2)), AFTER_WORKER, "worker killed")
+    hurry.touch()
     stage.await_end(run)
     check(stage, run, ITEMS)
     last = stage.ledger.lines(run.id, "count", 1)[-1].ns
