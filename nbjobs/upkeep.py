@@ -137,12 +137,11 @@ class CodeWatch:
         """Takes in modules loaded since the last call, where a body began at `since_ns`.
 
         Returns:
-            Files that were written after that: nobody knows which version of them was loaded.
+            Files that were written after that, now or before: nobody knows which version of them was loaded.
         """
         with self._learning:
             self._learn(since_ns)
-            unsure, self._unsure = self._unsure, []
-            return unsure
+            return list(self._unsure)
 
     def _learn(self, since_ns: int) -> None:
         latest = (len(sys.modules), next(reversed(sys.modules), ""))  # a module that is loaded becomes the last one
@@ -158,9 +157,9 @@ class CodeWatch:
                     self._unsure.append(file)
 
     def changed(self) -> str:
-        """The first file that is not as it was when it was loaded, or an empty string."""
+        """The first file that is not, or may not be, as it was when it was loaded; or an empty string."""
         with self._learning:
-            return next(self._changed(), "")
+            return next(self._newer(), "")
 
     def changed_meanwhile(self, since_ns: int) -> str:
         """The same while a body runs that began at `since_ns`, of files outside of what is installed.
@@ -169,10 +168,11 @@ class CodeWatch:
         """
         with self._learning:
             self._learn(since_ns)
-            return next((file for file in (*self._unsure, *self._changed()) if file not in self._folders), "")
+            return next((file for file in self._newer() if file not in self._folders), "")
 
-    def _changed(self) -> Iterator[str]:
-        return (file for file, stamp in self._stamps.items() if _stamp(file) != stamp)
+    def _newer(self) -> Iterator[str]:
+        yield from self._unsure  # for as long as this process lives: it has loaded who knows what
+        yield from (file for file, stamp in self._stamps.items() if _stamp(file) != stamp)
 
 
 def _installed_folders() -> tuple[str, ...]:

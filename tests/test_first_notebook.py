@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -118,7 +119,8 @@ def newcomer() -> Iterator[Newcomer]:
         one = Newcomer(Path(folder))
         yield one
         for process in one.living():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         wait_until(lambda: gone(one.living()), 5, "nothing lives")
 
 
