@@ -40,15 +40,13 @@ _CLOSE = """async () => {
     await shown?.context?.sessionContext?.shutdown();
     shown?.dispose();
 }"""
-_KERNEL_IDLE = """() => {
-    const session = window.jupyterapp?.shell.currentWidget?.context?.sessionContext;
-    return session?.session?.kernel?.status === "idle";
-}"""
-# ipykernel 7 may overlook the first request on a new connection until there is another one (ipykernel issue 1554).
+_HAS_KERNEL = "() => !!window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session?.kernel"
+# ipykernel 7 may overlook the first request on a new connection until there is another one (ipykernel issue 1554): that
+# may be Lab's own, without whose answer it never takes the kernel for idle.
 _ANSWERS = """async () => {
     const {kernel} = window.jupyterapp.shell.currentWidget.context.sessionContext.session;
-    for (let tries = 0; tries < 5; tries++) {
-        const late = new Promise(done => setTimeout(() => done(false), 3000));
+    for (let tries = 0; tries < 6; tries++) {
+        const late = new Promise(done => setTimeout(() => done(false), 10_000));
         const answer = kernel.requestExecute({code: "", silent: true, store_history: false}).done;
         if (await Promise.race([answer.then(() => true, () => false), late])) return true;
         await kernel.reconnect();
@@ -241,8 +239,12 @@ class Notebook:
         self.page, self.context = window.page, window.context
         self.errors: list[str] = []
         self.page.on("pageerror", self._note)
-        window.open(lab, name)
-        self._wait_ready()
+        try:
+            window.open(lab, name)
+            self._wait_ready()
+        except BaseException:
+            self.context.close()  # the next notebook gets a window of its own
+            raise
 
     def __enter__(self) -> Notebook:
         return self
@@ -256,7 +258,7 @@ class Notebook:
 
     def _wait_ready(self) -> None:
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-        self.page.wait_for_function(_KERNEL_IDLE, timeout=60_000)
+        self.page.wait_for_function(_HAS_KERNEL, timeout=60_000)
         assert self.page.evaluate(_ANSWERS), "the kernel answers"
 
     def reload(self) -> None:
