@@ -18,6 +18,7 @@ from nbjobs.pool import Pool
 from nbjobs.settings import NbJobs, configure
 from tests.bodies import Claim
 from tests.support import RedisServer
+from tests.workers import gone
 
 from .figures import Figure, Goal, median, percentile
 from .jobs import hold, stamp
@@ -108,17 +109,6 @@ def _workers_gone(rounds: int) -> list[float]:
                 began = time.perf_counter()
                 process.kill()
                 process.wait()
-                wait_for(partial(_gone, family), 30, "all processes are gone")
+                wait_for(partial(gone, family), 30, "all processes are gone")
                 found.append((time.perf_counter() - began) * 1e3)
     return found
-
-
-def _gone(family: list[psutil.Process]) -> bool:
-    return not any(map(_alive, family))
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from . import asyncchild, birth, lending
+from .claim import Claim as HeldRun
 from .desk import Attempt, Claim, Desk, current_owner, done, tell_error, to_wire
 from .output import show_logging
 from .settings import NbJobs, current, set_current
@@ -42,7 +43,7 @@ def attempt_of(claim: Claim, usage: Callable[[], Usage | None]) -> Attempt:
         found = usage()
         return {"cpu_seconds": found.cpu, "peak_memory": found.peak} if found else {}
 
-    held = msgspec.convert(claim, runner.Claim)
+    held = msgspec.convert(claim, HeldRun)
     return runner.Attempt(held, connection.client(), current(), usage=used)
 
 

@@ -29,7 +29,7 @@ from .vitals import Usage
 from .wire import Channel, Message
 
 Claim = Mapping[str, Any]
-"""A claim as it travels: see `runner.Claim`; a child itself looks at ``owner`` and ``kind`` only."""
+"""A claim as it travels: see `claim.Claim`; a child itself looks at ``owner`` and ``kind`` only."""
 
 current_owner: contextvars.ContextVar[str] = contextvars.ContextVar("nbjobs_owner", default="")
 """Owner of the attempt in whose context the code runs, in a child."""

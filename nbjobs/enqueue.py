@@ -15,11 +15,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import code, codec, connection, context, continuation, events
+from .claim import Claim
 from .errors import JobNotFound, RunExists, TooLarge
 from .events import Event
 from .keys import new_run_id
 from .run import Run
-from .runner import Attempt, Claim, Outcome
+from .runner import Attempt, Outcome
 from .runset import Runs
 from .settings import current
 from .store import Reply, Store

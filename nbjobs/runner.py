@@ -35,7 +35,7 @@ from .steps import unpack_cursor
 from .store import Store
 from .ticker import ticker
 
-__all__ = ["Attempt", "Claim", "Outcome"]
+__all__ = ["Attempt", "Outcome"]
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping

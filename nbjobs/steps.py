@@ -6,10 +6,10 @@ next attempt begins if this one ends early. What a cursor means is the job's bus
 The rule of the whole module is that a cursor says **where to start next time**, not what was done last, and
 that setting it costs almost nothing: the value is kept here, and is written to Redis by the attempt that holds the
 run, several times a second. A loop therefore only writes a number and compares it with another, :attr:`Step.due`; it
-reads the clock there and nowhere else, about once in a millisecond, as tqdm's ``miniters`` does. A thread looks as well
-and raises a flag, which makes the loop due at once. Alone it would come too late: a body whose system calls are short
-and less than 5 ms apart keeps the interpreter from all its other threads, for seconds, since CPython begins their wait
-for its lock anew at each call. (``make bench`` prints the cadence, beside tqdm's cost.)
+reads the clock there, about once in a millisecond, as tqdm's ``miniters`` does. (`Step.set` reads it each time.) A
+thread looks as well and raises a flag, which makes the loop due at once. Alone it would come too late: a body whose
+system calls are short and less than 5 ms apart keeps the interpreter from all its other threads, for seconds, since
+CPython begins their wait for its lock anew at each call. (``make bench`` prints the cadence, beside tqdm's cost.)
 
 Cursors and ``advance!(from:)`` come from Rails' ``ActiveJob::Continuation::Step``.
 """
