@@ -58,8 +58,8 @@ class Follower:
         self._thread: threading.Thread | None = None
         self._url: str | None = None
         self._client: Any = None
-        self._client_id: int | None = None
-        self._blocked = False
+        self._client_id = 0
+        self._reading = 0  # the number that Redis gave the connection that waits in a read; 0 where none does
         self._ahead = 0.0
         self._looked = self._asked = 0.0
         self._away = 0
@@ -151,13 +151,13 @@ class Follower:
     def _wake(self, watch: Watch) -> None:
         """End the read under way, so that a new run is not a second late."""
         for _ in range(5):
-            followed = self._followed.get(watch.run)
-            if not self._blocked or self._client_id is None or not followed or watch not in followed.fresh:
+            followed, reading = self._followed.get(watch.run), self._reading
+            if not reading or not followed or watch not in followed.fresh:
                 return
             try:
                 client: Any = connection.sync_client(self._url or "", name="nbjobs-client", retry=False)
                 with client:
-                    if client.client_unblock(self._client_id):
+                    if client.client_unblock(reading):
                         return
             except _FAILURES:
                 return  # the thread sees for itself that Redis is away
@@ -221,7 +221,7 @@ class Follower:
             followed.loaded = False
 
     def _disconnect(self) -> None:
-        client, self._client, self._client_id = self._client, None, None
+        client, self._client = self._client, None
         if client is not None:
             client.close()
 
@@ -262,13 +262,13 @@ class Follower:
         if not positions:
             return
         by_key = {self._keys.events(one.view.run): one for one in self._snapshot()}
-        self._blocked = True
+        self._reading = self._client_id
         try:
             if any(one.fresh for one in by_key.values()):
                 return
             answer = self._client.xread(positions, count=200, block=round(BLOCK * 1000))
         finally:
-            self._blocked = False
+            self._reading = 0
         for key, entries in answer:
             followed = by_key.get(key)
             if followed is not None:

@@ -195,12 +195,35 @@ def test_a_new_watch_is_served_at_once(watched: Follower, driver: Driver) -> Non
     Driver(driver.store, "r2").enqueue()
     with watched.watch("r1") as first:
         assert first.wait_for(bool, 3)
-        wait_until(lambda: watched._blocked)
+        wait_until(lambda: watched._reading)
         began = time.monotonic()
         with watched.watch("r2") as second:
             assert second.wait_for(lambda view: view.run == "r2", 3)
         assert time.monotonic() - began < 0.5
     driver.store.control("r2", "cancel", 10**9, now_d())
+
+
+def test_a_new_watch_may_meet_a_connection_that_breaks(
+    watched: Follower, driver: Driver, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its read is ended by Redis, between the look at it and the call that would end it."""
+    connect = connection.sync_client
+
+    def connect_late(url: str, *, name: str, retry: bool) -> Any:
+        reading = watched._reading
+        if name == "nbjobs-client" and reading:
+            redis_client.client_kill_filter(_id=str(reading))
+            wait_until(lambda: watched._reading != reading, 3, "the follower's read ends")
+        return connect(url, name=name, retry=retry)
+
+    driver.enqueue()
+    Driver(driver.store, "r2").enqueue()
+    with watched.watch("r1") as first:
+        assert first.wait_for(bool, 3)
+        wait_until(lambda: watched._reading)
+        monkeypatch.setattr(connection, "sync_client", connect_late)
+        with watched.watch("r2") as second:
+            assert second.wait_for(bool, 3)
 
 
 def test_all_watches_share_one_connection(watched: Follower, driver: Driver, redis_client: redis.Redis) -> None:
