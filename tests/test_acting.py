@@ -285,6 +285,14 @@ def test_who_reads_output_leaves_with_the_last_open_card(
     )
 
 
+def test_what_is_closed_is_not_begun_again(run: Run) -> None:
+    """As where a card is closed in one thread while another finds that its run was opened again."""
+    following = tails.Following(run.user, run.id, lambda: None, lambda: False)
+    following.close()
+    tails.follow(following)
+    assert following.over
+
+
 def test_the_last_words_of_a_run_are_shown(run: Run, log: Callable[..., None], opened: Callable[[Run], Page]) -> None:
     """They come a moment after its end; then nobody looks any more."""
     page = opened(run)

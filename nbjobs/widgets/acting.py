@@ -125,7 +125,7 @@ class Controls:
 
     def _do(self, wish: Asked) -> None:
         if wish.do == "expand":
-            self._follow()
+            self._expand()
         elif wish.do == "collapse":
             self.close()
         else:
@@ -140,16 +140,16 @@ class Controls:
         if following is None:
             return {}
         if following.over and not self._ended:  # it was opened again
-            following = self._follow()
+            tails.follow(following)
         shown: dict[str, Any] = msgspec.to_builtins(details(view, following.output))
         return shown
 
-    def _follow(self) -> tails.Following:
-        if self._following is None:
-            self._following = tails.Following(self._run.user, self._run.id, self._changed, lambda: self._ended)
-        elif not self._following.over:
-            return self._following
-        return tails.follow(self._following)
+    def _expand(self) -> None:
+        following = self._following  # read once: the card may be closed in another thread
+        if following is None:
+            following = tails.Following(self._run.user, self._run.id, self._changed, lambda: self._ended)
+            self._following = following
+        tails.follow(following)
 
     def close(self) -> None:
         """Forget the details."""

@@ -42,7 +42,6 @@ class Following:
 
     Attributes:
         output: what is shown of it.
-        over: whether nobody wants more, or no more will come.
     """
 
     def __init__(self, user: str, run: str, changed: Callable[[], object], ended: Callable[[], bool]) -> None:
@@ -50,16 +49,21 @@ class Following:
         self._changed = changed
         self._ended = ended
         self._until = 0.0
+        self._complete = self._closed = False
         self.output = Output(0, ())
-        self.over = False
 
     def begin(self) -> None:
         """Be read from now on, or again where the run goes on behind its end."""
-        self.over, self._until = False, 0.0
+        self._complete, self._until = False, 0.0
 
     def close(self) -> None:
-        """Be read no longer."""
-        self.over = True
+        """Be read no longer, for good."""
+        self._closed = True
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody wants more, or no more will come."""
+        return self._closed or self._complete
 
     def look(self, client: Any) -> bool:
         """Read what has come; return whether anything has."""
@@ -70,7 +74,7 @@ class Following:
         if came:
             self.output = _output(self._tail)
             self._changed()
-        self.over = self.over or last
+        self._complete = last
         return came
 
 
@@ -147,10 +151,9 @@ class _Reader:
 _reader = _Reader()
 
 
-def follow(one: Following) -> Following:
-    """Read its output from now on, or again where its run goes on behind its end."""
+def follow(one: Following) -> None:
+    """Read its output from now on, or again where its run goes on behind its end; nothing once it is closed."""
     _reader.add(one)
-    return one
 
 
 def _forget() -> None:
