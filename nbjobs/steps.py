@@ -107,7 +107,6 @@ class Step:
         "_owner",
         "_raised",
         "_start",
-        "_stride",
         "done",
         "due",
         "first",
@@ -131,7 +130,7 @@ class Step:
         self.due = _AT_ONCE
         self._raised = False
         self._number, self._other = _NEVER, start.value
-        self._count, self._looked, self._stride = done, time.monotonic(), 0  # at the last look, and until the next
+        self._count, self._looked = done, time.monotonic()  # at the last look
         self._put(start.value)
         #: Of a loop.
         self.place: Place | None = None
@@ -179,7 +178,7 @@ class Step:
             self._raised = True
             self.due = _AT_ONCE  # the latter, see `is_due`
         else:
-            self.due = self._count + self._stride
+            self.due = self._count
             self._raised = False
 
     def is_due(self, count: int) -> bool:
@@ -190,11 +189,11 @@ class Step:
         """
         now = time.monotonic()
         items, passed = count - self._count, now - self._looked
-        self._stride = max(0, min(_STRIDE, int(items * _LOOK / passed))) if passed > 0 else _STRIDE
         self._count, self._looked = count, now
         if self._raised or self._owner.is_time(now):
             return True
-        self.due = count + self._stride
+        stride = int(items * _LOOK / passed) if passed > 0 else _STRIDE
+        self.due = count + max(0, min(stride, _STRIDE))
         if self._raised:  # meanwhile, by another thread
             self.due = _AT_ONCE
         return False
