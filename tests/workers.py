@@ -58,7 +58,7 @@ class Worker:
         """Wait until it takes runs."""
         client = redis.Redis.from_url(self.url, decode_responses=True)
         try:
-            wait_until(lambda: self._signed(client), 20, "the worker has given its sign")
+            wait_until(lambda: self._signed(client), 20, lambda: f"the worker has given its sign; it said: {self.log}")
         finally:
             client.close()
         return self
@@ -82,9 +82,16 @@ class Worker:
         return self.process.wait(timeout)
 
     def __enter__(self) -> Worker:
-        return self.ready()
+        try:
+            return self.ready()
+        except BaseException:
+            self._end()
+            raise
 
     def __exit__(self, *exc: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(10)
