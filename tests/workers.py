@@ -43,6 +43,7 @@ class Worker:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
+            start_new_session=True,  # Linux shares a busy machine's time among sessions, and the tests' is crowded
         )
 
     @property
@@ -58,7 +59,7 @@ class Worker:
         """Wait until it takes runs."""
         client = redis.Redis.from_url(self.url, decode_responses=True)
         try:
-            wait_until(lambda: self._signed(client), 20, lambda: f"the worker has given its sign; it said: {self.log}")
+            wait_until(lambda: self._signed(client), 60, lambda: f"the worker has given its sign; it said: {self.log}")
         finally:
             client.close()
         return self
