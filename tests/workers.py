@@ -59,7 +59,7 @@ class Worker:
         """Wait until it takes runs."""
         client = redis.Redis.from_url(self.url, decode_responses=True)
         try:
-            wait_until(lambda: self._signed(client), 60, lambda: f"the worker has given its sign; it said: {self.log}")
+            wait_until(lambda: self._signed(client), 20, lambda: f"the worker has given its sign; it said: {self.log}")
         finally:
             client.close()
         return self
@@ -86,13 +86,10 @@ class Worker:
         try:
             return self.ready()
         except BaseException:
-            self._end()
+            self.__exit__()
             raise
 
     def __exit__(self, *exc: object) -> None:
-        self._end()
-
-    def _end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(10)
