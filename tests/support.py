@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -52,6 +53,11 @@ async def await_until(
         if time.monotonic() > end:
             raise AssertionError(f"not within {timeout:g} s: {description or 'the predicate'}")
         await asyncio.sleep(every)
+
+
+def mentions(text: str, word: str) -> bool:
+    """Whether text, some JSON, has word by itself: a host's name may be two letters, that a random id has too."""
+    return re.search(rf"\b{re.escape(word)}\b", text.replace(r"\n", "\n")) is not None
 
 
 def redis_programs() -> dict[str, str]:
