@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ class Page:
 
     def __init__(self, card: Card) -> None:
         self.card = card
+        self.keys = itertools.count(1)
         self.heard: list[dict[str, Any]] = []
         card.send = lambda content, buffers=None: self.heard.append(content)  # type: ignore[method-assign]
 
@@ -58,7 +60,7 @@ class Page:
 
     def ask(self, do: str, **more: Any) -> str:
         """Send it, and return why it was refused."""
-        key = len(self.heard) + 1
+        key = next(self.keys)
         self.send(do=do, n=1, key=key, **more)
         wait_until(lambda: len(self.heard) == key, 10, "an answer")
         assert self.heard[-1]["answer"] == key
@@ -93,6 +95,7 @@ def opened(nbjobs_settings: NbJobs) -> Iterator[Callable[[Run], Page]]:
         {"do": "retry", "from_step": 3},
         {"do": "retry", "from_step": ""},
         {"do": "retry", "from_step": "x" * 201},
+        {"do": "cancel"},
         {"do": "cancel", "key": "1"},
         {"do": "cancel", "key": True},
     ],
@@ -105,7 +108,7 @@ def test_what_is_no_message_of_ours_is_ignored(message: object) -> None:
 def test_only_a_retry_has_a_step() -> None:
     """Elsewhere it would mean nothing."""
     assert asked({"do": "retry", "from_step": "load", "n": 4, "key": 7}) == Asked("retry", "load", 7)
-    assert asked({"do": "cancel", "from_step": "load"}) == Asked("cancel", None, 0)
+    assert asked({"do": "cancel", "from_step": "load", "key": 8}) == Asked("cancel", None, 8)
 
 
 def test_buttons_do_what_they_say(run: Run, opened: Callable[[Run], Page]) -> None:
@@ -117,6 +120,16 @@ def test_buttons_do_what_they_say(run: Run, opened: Callable[[Run], Page]) -> No
         wait_until(lambda state=state: page.card.state == state, 10, f"the card is {state}")
     assert page.ask("kill") == ""
     assert run.state == "cancelled"
+
+
+def test_what_is_said_twice_is_done_once(run: Run, opened: Callable[[Run], Page]) -> None:
+    """A page that had no answer says it again; the first may come last, when the cell that kept it waiting ends."""
+    page = opened(run)
+    assert page.ask("pause") == ""
+    assert page.ask("unpause") == ""
+    page.send(do="pause", n=1, key=1)
+    assert page.ask("expand") == ""  # comes behind it
+    assert run.state == "queued"
 
 
 def test_a_card_lives_on_after_its_end(opened: Callable[[Run], Page]) -> None:
@@ -174,7 +187,7 @@ def test_a_card_of_a_view_alone_has_no_buttons(run: Run) -> None:
     """Nobody would hear them."""
     card = Card(run.view)
     assert not card.controlled
-    card._handle_msg({"content": {"data": {"method": "custom", "content": {"do": "cancel"}}}, "buffers": []})
+    card._handle_msg({"content": {"data": {"method": "custom", "content": {"do": "cancel", "key": 1}}}, "buffers": []})
     assert run.state == "queued"
     card.close()
 
@@ -186,13 +199,13 @@ def test_details_come_while_a_card_is_open(run: Run, opened: Callable[[Run], Pag
     """Nothing is read or sent for a closed one."""
     page = opened(run)
     assert (page.card.details, page.card.expanded) == ({}, False)
-    page.send(do="expand", n=1)
+    page.ask("expand")
     wait_until(lambda: page.card.details, 10, "details")
     assert page.card.expanded
     assert [part["kind"] for part in page.card.details["timeline"]] == ["waiting"]
     run.pause()
     wait_until(lambda: page.card.details["timeline"][0]["text"] == "paused", 10, "they follow")
-    page.send(do="collapse", n=1)
+    page.ask("collapse")
     wait_until(lambda: page.card.details == {}, 10, "nothing")
     assert not page.card.expanded
 
@@ -200,7 +213,7 @@ def test_details_come_while_a_card_is_open(run: Run, opened: Callable[[Run], Pag
 def test_progress_sends_no_details(run: Run, opened: Callable[[Run], Page]) -> None:
     """They change with the run's state, not with each item."""
     page = opened(run)
-    page.send(do="expand", n=1)
+    page.ask("expand")
     wait_until(lambda: page.card.details, 10, "details")
     changes: list[object] = []
     page.card.observe(changes.append, "details")
@@ -233,7 +246,7 @@ def test_an_open_card_follows_the_output(run: Run, log: Callable[..., None], ope
     for start in range(0, 250, 10):
         log(*(f"line {number}" for number in range(start, start + 10)))
     page = opened(run)
-    page.send(do="expand", n=1)
+    page.ask("expand")
     wait_until(lambda: page.card.details and shown(page)[0] == 50, 10, "the lines")
     assert shown(page)[1] == [f"line {number}" for number in range(50, 250)]
     log("one more", stream="stderr")
@@ -249,7 +262,7 @@ def test_a_log_that_cannot_be_read_harms_no_other(
     redis_client.set(KEYS.log(other.id), "no stream", ex=60)
     log("mine")
     for page in (broken := opened(other), good := opened(run)):
-        page.send(do="expand", n=1)
+        page.ask("expand")
     wait_until(lambda: good.card.details and shown(good)[1] == ["mine"], 10, "the line")
     wait_until(lambda: broken.card.details, 10, "its details")
     assert shown(broken)[1] == []
@@ -263,7 +276,7 @@ def test_output_is_shown_without_what_a_terminal_obeys(
     """Colours are taken away, controls too, and what is long is cut; a million characters do not travel."""
     log("\x1b[31mred\x1b[0m", "\x1b]0;title\x07bell\x07", "a\u202eb", "x" * 16_000, *("y" * 499 for _ in range(90)))
     page = opened(run)
-    page.send(do="expand", n=1)
+    page.ask("expand")
     wait_until(lambda: page.card.details and shown(page)[1], 10, "the lines")
     first, lines = shown(page)
     assert (first, len(lines)) == (29, 65)
@@ -277,7 +290,7 @@ def test_who_reads_output_leaves_with_the_last_open_card(
 ) -> None:
     """Neither thread nor connection stays."""
     page = opened(run)
-    page.send(do="expand", n=1)
+    page.ask("expand")
     wait_until(lambda: page.card.details, 10, "details")
     page.card.close()
     wait_until(
@@ -296,7 +309,7 @@ def test_what_is_closed_is_not_begun_again(run: Run) -> None:
 def test_the_last_words_of_a_run_are_shown(run: Run, log: Callable[..., None], opened: Callable[[Run], Page]) -> None:
     """They come a moment after its end; then nobody looks any more."""
     page = opened(run)
-    page.send(do="expand", n=1)
+    page.ask("expand")
     wait_until(lambda: page.card.details, 10, "details")
     run.cancel()
     wait_until(lambda: page.card.state == "cancelled", 10, "the end")

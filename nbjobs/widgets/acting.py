@@ -10,6 +10,7 @@ import logging
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -26,6 +27,7 @@ logger = logging.getLogger("nbjobs.widgets")
 
 _LONGEST = 200  # characters of a step's name
 _REFUSED = 300  # characters of a refusal that is shown
+_REMEMBERED = 100  # messages that are known when they come again
 
 
 class Controlled(Protocol):
@@ -65,7 +67,10 @@ _WAYS: dict[str, Callable[[Controlled, str | None], str]] = {
 
 
 class Asked(NamedTuple):
-    """A message of the browser that can be meant; `key` is its own number, told back with the answer."""
+    """A message of the browser that can be meant; `key` is its own number, told back with the answer.
+
+    A browser that is not answered sends it again, with the same key.
+    """
 
     do: str
     from_step: str | None
@@ -76,7 +81,7 @@ def asked(message: object) -> Asked | None:
     """Read a message; None where it is not one of ours: anybody who opens the notebook may send one."""
     if not isinstance(message, Mapping):
         return None
-    do, step, key = message.get("do"), message.get("from_step"), message.get("key", 0)
+    do, step, key = message.get("do"), message.get("from_step"), message.get("key")
     if type(do) is not str or (do not in _WAYS and do not in ("expand", "collapse")):
         return None
     if type(key) is not int or (step is not None and (type(step) is not str or not 0 < len(step) <= _LONGEST)):
@@ -110,6 +115,7 @@ class Controls:
         self._changed = changed
         self._answer = answer
         self._ended = False
+        self._heard: deque[int] = deque(maxlen=_REMEMBERED)
         self._following: tails.Following | None = None
 
     @property
@@ -124,14 +130,19 @@ class Controls:
             later(lambda: self._do(wish))
 
     def _do(self, wish: Asked) -> None:
+        if wish.key in self._heard:
+            return
+        self._heard.append(wish.key)
+        refusal = ""
         if wish.do == "expand":
             self._expand()
+            self._changed()
         elif wish.do == "collapse":
             self.close()
+            self._changed()
         else:
-            self._answer(wish.key, act(self._run, wish))
-            return
-        self._changed()
+            refusal = act(self._run, wish)
+        self._answer(wish.key, refusal)
 
     def details(self, view: RunView) -> dict[str, Any]:
         """What the open card shows beside its face; nothing while it is closed."""

@@ -66,6 +66,7 @@ const SPEAK_EVERY = 5000;
 const MOST_FACTS = 5;
 const CATCH_UP = 1500;
 const LATE = 1500;
+const AGAIN = 500;
 const ASK_FOR = 6000;
 const SHOWN_DONE = 3;
 const SVG = "http://www.w3.org/2000/svg";
@@ -941,12 +942,16 @@ export function mountCard(el, feed, options = {}) {
 /**
  * The feed of an anywidget model, whose traits `face` and `details` Python sets as a whole.
  *
+ * A message goes behind the cell that runs until the page has its own thread in the kernel, a moment after the
+ * card. So it is sent again, ever more seldom, until it is answered; Python acts once on each key.
+ *
  * @param {any} model
  * @returns {Feed}
  */
 function modelFeed(model) {
   /** @type {Map<number, (refusal: string) => void>} */
   const waiting = new Map();
+  let left = false;
   const answered = (/** @type {any} */ { answer, refusal }) => {
     waiting.get(answer)?.(String(refusal));
     waiting.delete(answer);
@@ -957,22 +962,29 @@ function modelFeed(model) {
       signal.addEventListener("abort", () => model.off(name, callback));
     }
   };
+  const act = async (/** @type {object} */ message) => {
+    const key = Math.floor(Math.random() * 2 ** 31); // other views of the model hear the answer too
+    /** @type {Promise<string>} */
+    const answer = new Promise((resolve) => left || waiting.set(key, resolve));
+    for (let wait = AGAIN; ; wait *= 2) {
+      model.send({ ...message, key });
+      await Promise.race([answer, new Promise((over) => setTimeout(over, wait))]);
+      if (!waiting.has(key)) return answer;
+    }
+  };
   return {
     get: () => model.get("face"),
     details: () => model.get("details"),
     subscribe(changed, signal) {
       listen("change:face", "change:details")(changed, signal);
       listen("msg:custom")(answered, signal);
+      signal.addEventListener("abort", () => {
+        left = true;
+        waiting.clear();
+      });
     },
     onSevered: listen("comm_live_update"),
-    act: model.get("controlled")
-      ? (message) =>
-          new Promise((resolve) => {
-            const key = Math.floor(Math.random() * 2 ** 31); // other views of the model hear the answer too
-            if (message.do !== "expand" && message.do !== "collapse") waiting.set(key, resolve);
-            model.send({ ...message, key });
-          })
-      : undefined,
+    act: model.get("controlled") ? act : undefined,
   };
 }
 

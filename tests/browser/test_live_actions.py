@@ -10,7 +10,7 @@ from pathlib import Path
 import ipykernel
 import pytest
 import redis
-from playwright.sync_api import Browser, CDPSession, Locator, Page, expect
+from playwright.sync_api import Browser, CDPSession, Locator, Page, WebSocketRoute, expect
 
 from ..support import RedisServer
 from .axe import violations
@@ -204,6 +204,51 @@ def test_buttons_work_while_a_cell_runs(
         expect(page.locator(".jp-InputPrompt", has_text="[*]")).to_have_count(1)
         (tmp_path / "over").touch()
         expect(page.locator(".jp-OutputArea-output", has_text="the kernel was busy")).to_be_visible(timeout=20_000)
+
+
+@pytest.mark.slow
+def test_who_presses_before_the_kernel_can_hear_is_heard_during_the_cell(
+    lab: Lab, browser: Browser, client: redis.Redis, start_worker: Callable[[], Process], tmp_path: Path
+) -> None:
+    """Before the page knows the kernel's thread for widgets its messages go behind the cell: the card says it again."""
+    start_worker()
+    cells = (JOB, CARD.format(folder=str(tmp_path)), BUSY.format(folder=str(tmp_path)))
+    asked: list[bytes] = []
+
+    def hold_back(page: WebSocketRoute) -> None:
+        """The page learns of the thread when it has sent what is behind the cell."""
+        kernel, held = page.connect_to_server(), []
+
+        def sent(message: str | bytes) -> None:
+            kernel.send(message)
+            if b'"expand"' in message:
+                asked.append(message)
+                while held:
+                    page.send(held.pop())
+
+        def came(message: str | bytes) -> None:
+            if b"create_subshell_reply" in message and not asked:
+                held.append(message)
+            else:
+                page.send(message)
+
+        page.on_message(sent)
+        kernel.on_message(came)
+
+    with lab.open(browser, lab.write("early.ipynb", *cells), app="notebook") as notebook:
+        notebook.context.route_web_socket(re.compile("/channels"), hold_back)
+        notebook.reload()
+        card = notebook.card
+        notebook.start_all()
+        expect(card).to_have_attribute("data-step", "load_rows", timeout=20_000)
+        card.locator("[data-action=expand]").click()
+        expect(card.locator(".nbjobs-log")).to_contain_text("row 20", timeout=10_000)
+        expect(card.locator(".nbjobs-said")).to_be_hidden()
+        assert [b'"subshell_id":null' in one for one in asked] == [True, False]
+        card.locator("[data-action=cancel]").click()
+        state(card, "cancelled")
+        (tmp_path / "over").touch()
+        notebook.wait_done()
 
 
 @pytest.mark.skipif(ipykernel.version_info < (7, 4), reason="older ones need nothing from us to hear during a cell")
