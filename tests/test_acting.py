@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -51,7 +50,6 @@ class Page:
 
     def __init__(self, card: Card) -> None:
         self.card = card
-        self.keys = itertools.count(1)
         self.heard: list[dict[str, Any]] = []
         card.send = lambda content, buffers=None: self.heard.append(content)  # type: ignore[method-assign]
 
@@ -60,7 +58,7 @@ class Page:
 
     def ask(self, do: str, **more: Any) -> str:
         """Send it, and return why it was refused."""
-        key = next(self.keys)
+        key = len(self.heard) + 1
         self.send(do=do, n=1, key=key, **more)
         wait_until(lambda: len(self.heard) == key, 10, "an answer")
         assert self.heard[-1]["answer"] == key

@@ -51,6 +51,11 @@ _LISTEN = """() => {
 }"""
 
 
+def busy_kernel(folder: Path) -> tuple[str, ...]:
+    """A job, the card of a run, and a cell that computes until there is a file `over`."""
+    return JOB, CARD.format(folder=str(folder)), BUSY.format(folder=str(folder))
+
+
 def tab_to(page: Page, selector: str, key: str = "Tab") -> None:
     """Go there as somebody without a mouse does."""
     for _ in range(60):
@@ -186,8 +191,7 @@ def test_buttons_work_while_a_cell_runs(
 ) -> None:
     """The kernel computes; the card opens, follows the output, pauses and cancels all the same."""
     start_worker()
-    cells = (JOB, CARD.format(folder=str(tmp_path)), BUSY.format(folder=str(tmp_path)))
-    with lab.open(browser, lab.write("busy.ipynb", *cells), app=app) as notebook:
+    with lab.open(browser, lab.write("busy.ipynb", *busy_kernel(tmp_path)), app=app) as notebook:
         card, page = notebook.card, notebook.page
         notebook.start_all()
         expect(card).to_have_attribute("data-step", "load_rows", timeout=20_000)
@@ -212,21 +216,20 @@ def test_who_presses_before_the_kernel_can_hear_is_heard_during_the_cell(
 ) -> None:
     """Before the page knows the kernel's thread for widgets its messages go behind the cell: the card says it again."""
     start_worker()
-    cells = (JOB, CARD.format(folder=str(tmp_path)), BUSY.format(folder=str(tmp_path)))
     asked: list[bytes] = []
 
     def hold_back(page: WebSocketRoute) -> None:
         """The page learns of the thread when it has sent what is behind the cell."""
         kernel, held = page.connect_to_server(), []
 
-        def sent(message: str | bytes) -> None:
+        def sent(message: bytes) -> None:
             kernel.send(message)
             if b'"expand"' in message:
                 asked.append(message)
                 while held:
                     page.send(held.pop())
 
-        def came(message: str | bytes) -> None:
+        def came(message: bytes) -> None:
             if b"create_subshell_reply" in message and not asked:
                 held.append(message)
             else:
@@ -235,7 +238,7 @@ def test_who_presses_before_the_kernel_can_hear_is_heard_during_the_cell(
         page.on_message(sent)
         kernel.on_message(came)
 
-    with lab.open(browser, lab.write("early.ipynb", *cells), app="notebook") as notebook:
+    with lab.open(browser, lab.write("early.ipynb", *busy_kernel(tmp_path)), app="notebook") as notebook:
         notebook.context.route_web_socket(re.compile("/channels"), hold_back)
         notebook.reload()
         card = notebook.card
@@ -258,8 +261,7 @@ def test_where_the_kernel_cannot_hear_a_button_says_so_and_acts_later(
 ) -> None:
     """Without our hook, as with a front end that knows no subshells: it is said, and done when the cell ends."""
     deaf = "import nbjobs.widgets.card\nnbjobs.widgets.card.reach_during_cells = lambda comm: None"
-    cells = (deaf, JOB, CARD.format(folder=str(tmp_path)), BUSY.format(folder=str(tmp_path)))
-    with lab.open(browser, lab.write("deaf.ipynb", *cells)) as notebook:
+    with lab.open(browser, lab.write("deaf.ipynb", deaf, *busy_kernel(tmp_path))) as notebook:
         card = notebook.card
         notebook.start_all()
         state(card, "queued")
