@@ -13,6 +13,7 @@ ENDED     the run has ended
 PAUSED    the run is paused
 ATTEMPT   not the attempt that comes next
 EARLY     its time has not come
+OTHER     the run is another than its wake-up told
 EXISTS    a run of this id has another job or other arguments
 STATE     not possible in this state, or so already
 QUEUE     lapse without owner: nobody holds it, an arq entry is to be written
@@ -68,6 +69,7 @@ class ClaimReply(Reply):
         steps: how many steps have ended; their data is in the fields `step_fields`.
         resumptions: attempts that began with progress, this one included.
         view_id, last_id: ids in the run's stream, see `nbjobs.stream`.
+        args: the codec's text.
     """
 
     step: str = ""
@@ -78,13 +80,14 @@ class ClaimReply(Reply):
     resumptions: int = 0
     view_id: str = "0-0"
     last_id: str = "0-0"
+    args: str = ""
 
 
 _FIELDS = (
     *("code", "state", "c", "n", "attempt", "at", "control", "fence", "crashes", "now"),
-    *("step", "cursor", "done", "total", "steps", "resumptions", "view_id", "last_id"),  # of a claim
+    *("step", "cursor", "done", "total", "steps", "resumptions", "view_id", "last_id", "args"),  # of a claim
 )
-_TEXTS = frozenset({"code", "state", "control", "step", "cursor", "view_id", "last_id"})
+_TEXTS = frozenset({"code", "state", "control", "step", "cursor", "view_id", "last_id", "args"})
 
 
 _WORDS = {"control": frozenset({"", "pause", "cancel", "now"}), "state": STATES}

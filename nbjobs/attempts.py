@@ -14,7 +14,7 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from .asked import Asked, Holding
 from .calls import ClaimReply, Command, Reply
 from .claim import Claim, Overrun
 from .connection import translated
+from .entry import TOLD
 from .errors import RedisUnavailable
 from .intake import stream_id, whole
 from .keys import Keys, enc, parse_arq_id
@@ -35,13 +36,9 @@ logger = logging.getLogger("nbjobs.worker")
 
 T = TypeVar("T")
 
-FIELDS = [
-    *("state", "kind", "job", "queue", "user", "tags", "owner", "attempt", "v"),
-    *("failures", "steps", "cursor", "resumptions", "enqueued_at", "last_id", "args", "code"),
-]
-BODY = ("job", "args", "code", "tags")
-"""What the child of a first attempt needs of the run; of later ones it reads progress and view as well."""
+FIELDS = [*TOLD, "state", "owner", "attempt", "v", "failures", "steps", "cursor", "resumptions"]
 
+_NEW = {**dict.fromkeys(FIELDS), "state": "queued", "attempt": "0"}
 _BODY_LIMIT = 8_192
 _WAITING = ("queued", "scheduled", "retrying")
 _LAST_MOMENT = 3.0
@@ -59,7 +56,8 @@ class Candidate:
         held: the run; its attempt is the one to be claimed.
         kind: ``sync`` or ``async``.
         place: its ended steps and its cursor.
-        body: the fields `BODY` where this is the first attempt and they are small.
+        new: the fields `TOLD` where this is the first attempt; the child of a later one reads the whole run.
+        told: whether they are not read, but what the wake-up says.
     """
 
     id: str
@@ -69,7 +67,8 @@ class Candidate:
     resumptions: int
     enqueued_at: int
     place: tuple[str, str]
-    body: dict[str, str]
+    new: dict[str, str]
+    told: bool
 
 
 class Attempts:
@@ -121,6 +120,10 @@ class Attempts:
             if candidate is not None:
                 candidates.append(candidate)
         return candidates
+
+    def told(self, id: str, fields: Mapping[str, str]) -> Candidate | None:
+        """Returns the run of which a wake-up says all that a claim needs; None where it does not: look at it."""
+        return _candidate(id, {**_NEW, **fields}, told=True) if fields else None
 
     async def _read(self, ids: Sequence[str], before: Sequence[Command] = ()) -> list[dict[str, str | None]]:
         """Returns the runs of some entries, as they are after the commands `before`."""
@@ -240,11 +243,14 @@ class Attempts:
             enqueued_at=candidate.enqueued_at or None,
         )
         store = self._leases.store(held.keys)
-        call = store.calls.claim(held.run, held.owner, held.attempt, d)
+        told = {"v": str(SCHEMA), **candidate.new} if candidate.told else {}
+        call = store.calls.claim(held.run, held.owner, held.attempt, d, told=told)
         before = call.before if self._is_to_sign(held.keys) else ()
         call = call._replace(before=before, after=(*call.after, *forget_entry(self.queue, candidate.id)))
         reply = await self._insist(lambda: store.send(call))
         assert reply is None or isinstance(reply, ClaimReply)
+        if candidate.told and reply is not None and reply.code in ("GONE", "OTHER"):  # its entry is to be looked at
+            await self._insist(lambda: store.queue(held.run, held.attempt, self.queue))
         return reply
 
     async def _give_back(self, holding: Holding, end: End) -> None:
@@ -326,7 +332,7 @@ class Attempts:
 _keys_of = functools.lru_cache(maxsize=1000)(Keys.of)
 
 
-def _candidate(id: str, fields: dict[str, str | None]) -> Candidate | None:
+def _candidate(id: str, fields: Mapping[str, str | None], *, told: bool = False) -> Candidate | None:
     """Returns the run that waits for this attempt; None where it does not.
 
     What a stranger has spoilt in its fields is for the child to judge, which reads them whole.
@@ -344,13 +350,15 @@ def _candidate(id: str, fields: dict[str, str | None]) -> Candidate | None:
         resumptions=(whole(fields["resumptions"]) or 0) + begun,
         enqueued_at=whole(fields["enqueued_at"]) or 0,
         place=(fields["steps"] or "0", fields["cursor"] or ""),
-        body=_body(fields) if attempt == 1 else {},
+        new={name: fields[name] or "" for name in TOLD} if attempt == 1 else {},
+        told=told,
     )
 
 
-def _body(fields: dict[str, str | None]) -> dict[str, str]:
-    body = {name: fields[name] or "" for name in BODY}
-    small = len(body["args"]) <= _BODY_LIMIT
+def _body(candidate: Candidate, reply: ClaimReply) -> dict[str, str]:
+    """Returns what the child of a first attempt needs of the run."""
+    body = {**candidate.new, "args": reply.args} if candidate.new else {}
+    small = len(reply.args) <= _BODY_LIMIT
     try:
         return body if small and all(text.isascii() or text.encode() for text in body.values() if text) else {}
     except UnicodeEncodeError:  # no text: the child sees what it is
@@ -361,7 +369,7 @@ def _entry_of(held: Held) -> str:
     return arq_id_of(held.keys, held.run, held.attempt)
 
 
-def _is_of(keys: Keys, fields: dict[str, str | None]) -> bool:
+def _is_of(keys: Keys, fields: Mapping[str, str | None]) -> bool:
     """Whether the run says that it belongs to the user under whose keys it was found."""
     user = fields["user"] or ""
     return bool(user) and (user == keys.user or enc(user) == keys.u)
@@ -384,7 +392,7 @@ def _claim_of(candidate: Candidate, held: Held, reply: ClaimReply) -> Claim:
         kind=candidate.kind,
         queue=held.queue,
         view_id=stream_id(reply.view_id),
-        fields=candidate.body,
+        fields=_body(candidate, reply),
     )
 
 

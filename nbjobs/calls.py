@@ -160,12 +160,21 @@ class Calls:
         if fields.get("code"):
             before.append(("PEXPIRE", self.keys.code(fields["code"]), CODE_KEPT))
         now = not delay_ms and (at_ms is None or at_ms <= self.clock.now())
-        after = entry_commands(self.keys, run, 1, queue, self.clock.now()) if queue and now else []
+        after = entry_commands(self.keys, run, 1, queue, self.clock.now(), fields) if queue and now else []
         return self._call("enqueue", run, [when, d, *flat])._replace(before=tuple(before), after=tuple(after))
 
-    def claim(self, run: str, owner: str, attempt: int, d: str = "") -> Call:
-        """Take a run for one attempt, which must be the next one. d: JSON of ``job.started``."""
-        call = self._call("claim", run, [owner, str(attempt), self._lease, d])
+    def claim(self, run: str, owner: str, attempt: int, d: str = "", *, told: Mapping[str, str] | None = None) -> Call:
+        """Take a run for one attempt, which must be the next one.
+
+        Args:
+            run: its id.
+            owner: who is to hold it.
+            attempt: its number.
+            d: JSON of ``job.started``.
+            told: fields that the run must have, where nobody has read it; else the answer is OTHER.
+        """
+        flat = [text for pair in (told or {}).items() for text in pair]
+        call = self._call("claim", run, [owner, str(attempt), self._lease, d, *flat])
         return call._replace(before=(self.sign(),))
 
     def commit(self, run: str, owner: str, commit: Commit) -> Call:

@@ -188,12 +188,16 @@ def arq_retry(id: str) -> str:
 
 def new_run_id() -> str:
     """Return a new id of 16 characters: 8 for the millisecond, so ids sort by time, and 8 random ones."""
-    ms = time.time_ns() // 1_000_000 % 36**8
-    stamp = ""
+    return _base36(time.time_ns() // 1_000_000 % 36**8) + _base36(secrets.randbelow(36**8))
+
+
+def _base36(number: int) -> str:
+    """Return a number's eight last digits."""
+    text = ""
     for _ in range(8):
-        ms, digit = divmod(ms, 36)
-        stamp = _DIGITS[digit] + stamp
-    return stamp + "".join(secrets.choice(_DIGITS) for _ in range(8))
+        number, digit = divmod(number, 36)
+        text = _DIGITS[digit] + text
+    return text
 
 
 def check_run_id(text: str) -> str:

@@ -35,6 +35,7 @@ from . import connection, embedded, keys
 from .attempts import Attempts, Candidate
 from .calls import arq_deserialize, arq_serialize
 from .connection import RedisError, async_client
+from .entry import read_wake_up
 from .errors import NbjobsError, RedisUnavailable
 from .leases import Leases, new_worker_id
 from .logbook import Logbook
@@ -234,14 +235,19 @@ class Worker(arq.worker.Worker):
         if self._backlog and len(self._ready[kind]) < self.settings.children:
             self._woken.set()
 
-    def _on_wake(self, id: str) -> None:
+    def _on_wake(self, message: str) -> None:
         """Begins the attempt that a wake-up names, without a look at the queue; one that is held is asked something."""
+        id, fields = read_wake_up(message)
         if id in self.tasks:
             self.attempts.wake(id)
             return
         if self._stopping.is_set() or id in self._known:
             return
-        if id and self._starving() and self._look.done():
+        told = self.attempts.told(id, fields)
+        if told is not None and self.attempts.free(told.kind) and not self._ready[told.kind]:
+            self._put(told)
+            self._start_ready()
+        elif id and self._starving() and self._look.done():
             self._look = self.loop.create_task(self._begin_named(id))
         elif not id or self.attempts.free("sync"):
             self._woken.set()

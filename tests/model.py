@@ -82,7 +82,7 @@ class Model:
         return self._become("queued", now + 60_000)
 
     def _claim(self, own: list[str], now: int) -> str:
-        owner, attempt, lease, d = own
+        owner, attempt, lease, d, *told = own
         run = self.fields
         refusals = [
             ("AGAIN", run["owner"] == owner),
@@ -91,6 +91,7 @@ class Model:
             ("HELD", run["owner"] != ""),
             ("ATTEMPT", int(attempt) != run["attempt"] + 1),
             ("EARLY", run["at"] > now),
+            ("OTHER", any(run.get(name) != text for name, text in zip(told[::2], told[1::2], strict=True))),
         ]
         for code, holds in refusals:
             if holds:

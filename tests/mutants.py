@@ -198,6 +198,20 @@ MUTANTS = [
         (f"{SCRIPTS}::test_claim_refuses",),
     ),
     Mutant(
+        "a run is claimed that is another than was told",
+        "scripts/claim.lua",
+        "~= ARGV[i + 1] then return answer('OTHER') end",
+        "~= ARGV[i + 1] then break end",
+        (f"{SCRIPTS}::test_claim_refuses_a_run_that_is_another_than_was_told",),
+    ),
+    Mutant(
+        "a run of which was told wrong is forgotten",
+        "attempts.py",
+        'reply.code in ("GONE", "OTHER"):',
+        "False:",
+        (f"{WORKER}::test_a_wake_up_that_tells_wrong_begins_nothing_else",),
+    ),
+    Mutant(
         "the fence does not rise",
         "scripts/claim.lua",
         "put('fence', int(math.max(num(run.fence) + 1, now)))",

@@ -11,10 +11,13 @@ import pytest
 import redis
 from arq.connections import ArqRedis
 from arq.jobs import Job
+from hypothesis import example, given
+from hypothesis import strategies as st
 from redis.asyncio import ConnectionPool
 
 from nbjobs import connection
 from nbjobs.calls import CODE_KEPT, Clock, Commit, arq_deserialize, arq_serialize, entry_commands
+from nbjobs.entry import TOLD, read_wake_up
 from nbjobs.errors import RedisUnavailable, TooLarge
 from nbjobs.keys import Keys, arq_id
 from nbjobs.settings import NbJobs
@@ -89,6 +92,32 @@ def test_entry_goes_along_with_the_enqueue(store: Store, redis_client: redis.Red
     assert redis_client.zrange("arq:queue:q", 0, -1) == [arq_id("ada", RUN, 1)]
     assert redis_client.pttl(f"arq:job:{arq_id('ada', RUN, 1)}") > 365 * DAY
     listener.close()
+
+
+def test_a_new_run_is_told_with_its_wake_up(store: Store, redis_client: redis.Redis) -> None:
+    """What never changes of it goes along; what is too long for all who hear it does not."""
+    whole = {**FIELDS, **dict.fromkeys(TOLD, "é { \n"), "tags": '{"a":"b c"}'}
+    listener = redis_client.pubsub(ignore_subscribe_messages=True)
+    listener.subscribe("nbjobs:wake:q")
+    listener.get_message(timeout=5)
+    told = []
+    for run, fields in {"r1": whole, "r2": {**whole, "tags": "x" * 5000}}.items():
+        store.enqueue(run, fields, "{}", queue="q")
+        message = listener.get_message(timeout=5)
+        assert message is not None
+        told.append(read_wake_up(message["data"]))
+    assert told == [("{ada}:r1:1", {name: whole[name] for name in TOLD}), ("{ada}:r2:1", {})]
+    listener.close()
+
+
+@given(st.text() | st.text().map("{{ada}}:r1:1 {}".format) | st.lists(st.text()).map("{{ada}}:r1:1 {}".format))
+@example("{ada}:r1:1 " + "[" * 100_000)
+@example('{ada}:r1:1 ["a","b","c","d","e","f","g","h"]')
+def test_a_wake_up_may_be_anything(message: str) -> None:
+    """The channel is open to others: what is none of ours wakes, and says nothing."""
+    id, told = read_wake_up(message)
+    assert id in ("", "{ada}:r1:1")
+    assert told == {} or list(told) == list(TOLD)
 
 
 def test_later_attempt_is_queued_by_its_number(store: Store, redis_client: redis.Redis) -> None:

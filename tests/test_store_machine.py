@@ -94,9 +94,9 @@ class Runs(RuleBasedStateMachine):
     # -- what may happen ---------------------------------------------------------------------------
 
     @precondition(lambda self: self.is_free)
-    @rule(owner=st.sampled_from(OWNERS))
-    def claim(self, owner: str) -> None:
-        self.do(self.calls.claim(RUN, f"{owner}{self.get('attempt')}", self.get("attempt") + 1, "{}"))
+    @rule(owner=st.sampled_from(OWNERS), told=st.sampled_from([{}, {}, FIELDS, {**FIELDS, "kind": "async"}]))
+    def claim(self, owner: str, told: dict[str, str]) -> None:
+        self.do(self.calls.claim(RUN, f"{owner}{self.get('attempt')}", self.get("attempt") + 1, "{}", told=told))
 
     @precondition(lambda self: self.is_held)
     @rule(

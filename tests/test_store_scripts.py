@@ -213,6 +213,19 @@ def test_claim_refuses(story: Story) -> None:
     assert story.field("attempt") == "1"
 
 
+def test_claim_refuses_a_run_that_is_another_than_was_told(story: Story) -> None:
+    """Who has not read the run says what it takes it for; where a field is otherwise or missing, nothing happens."""
+    story.queued()
+    before = story.client.hgetall(story.keys.run(RUN))
+    for told in ({"job": "m.g"}, {**FIELDS, "queue": "p"}, {**FIELDS, "code": ""}):
+        assert story.store.claim(RUN, OWNER, 1, told=told).code == "OTHER"
+    assert story.client.hgetall(story.keys.run(RUN)) == before
+    reply = story.store.claim(RUN, OWNER, 1, told={**FIELDS, "v": "1"})
+    assert (reply.code, reply.args) == ("OK", FIELDS["args"])
+    assert story.store.claim(RUN, OWNER, 1, told={"job": "m.g"}).code == "AGAIN"
+    assert story.store.claim("r2", OWNER, 1, told=FIELDS).code == "GONE"
+
+
 # -- commit ----------------------------------------------------------------------------------------
 
 

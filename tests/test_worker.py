@@ -17,7 +17,8 @@ import arq.worker
 import pytest
 import redis
 
-from nbjobs import Gap, Run, connection, keys
+from nbjobs import Gap, Run, attach, connection, keys
+from nbjobs.entry import TOLD, entry_commands
 from nbjobs.face import face
 from nbjobs.keys import Keys
 from nbjobs.settings import NbJobs, configure, set_current
@@ -54,6 +55,11 @@ def own_redis() -> Iterator[RedisServer]:
 
 def field(run: Run, name: str) -> str:
     return str(Store(connection.client(), run.user, NbJobs()).read(run.id, name)[0] or "")
+
+
+def await_listener(client: redis.Redis) -> None:
+    """Wait until a worker of the queue hears wake-ups."""
+    wait_until(lambda: client.pubsub_numsub(keys.wake("test"))[0][1], 10)
 
 
 def names(run: Run) -> list[str]:
@@ -363,6 +369,50 @@ def test_of_several_workers_one_performs_a_run(url: str, ledger: Ledger) -> None
         for run in runs:
             run.wait(timeout=20)
         assert {names(run).count("job.started") for run in runs} == {1}
+
+
+def test_an_idle_worker_claims_a_new_run_unread(url: str, redis_client: redis.Redis) -> None:
+    """The wake-up says all that a claim needs: the worker's first command about the run is the claim."""
+    with Worker(url), redis_client.monitor() as monitor:
+        await_listener(redis_client)
+        run = workjobs.add.enqueue(1, 2)
+        asked: list[str] = []
+        while len(asked) < 5:
+            seen = monitor.next_command()
+            if run.id in seen["command"] and seen["client_type"] != "lua":
+                asked.append(seen["command"].partition(" ")[0])
+        assert asked == ["EVALSHA", "PSETEX", "ZADD", "PUBLISH", "EVALSHA"]
+        assert run.result(timeout=10) == 3
+
+
+@pytest.mark.parametrize("wrong", [{"job": "tests.workjobs.fail"}, {"kind": "async"}, {"tags": '{"a":1}'}])
+def test_a_wake_up_that_tells_wrong_begins_nothing_else(
+    url: str, redis_client: redis.Redis, wrong: dict[str, str]
+) -> None:
+    """A worker believes it as far as the run is so; of another run it takes what the run itself says."""
+    store = Store(connection.client(), "ada", NbJobs())
+    fields = {"job": workjobs.add.name, "args": "[[1,2],{}]", "user": "ada", "queue": "test"}
+    fields |= {"kind": "sync", "code": "", "tags": "{}", "enqueued_at": "1"}
+    with Worker(url):
+        await_listener(redis_client)
+        store.enqueue("r1", fields)  # without an entry: nobody else wakes the worker
+        *_, (_, channel, message) = entry_commands("ada", "r1", 1, "test", 0, {**fields, **wrong})
+        redis_client.publish(channel, message)
+        assert attach("r1", user="ada").result(timeout=10) == 3
+    (started,) = [event for event in attach("r1", user="ada").events() if event.name == "job.started"]
+    assert (started.payload["job"], started.payload["attempt"], started.tags) == (workjobs.add.name, 1, {})
+
+
+def test_a_wake_up_of_no_run_leaves_nothing(url: str, redis_client: redis.Redis) -> None:
+    """Nor does the worker fail over it."""
+    fields = dict.fromkeys(TOLD, "") | {"user": "ada"}
+    with Worker(url):
+        await_listener(redis_client)
+        for user in ("ada", "eve"):
+            *_, (_, channel, message) = entry_commands(user, "ghost", 1, "test", 0, fields)
+            redis_client.publish(channel, message)
+        assert workjobs.add.enqueue(1, 2).result(timeout=10) == 3
+        wait_until(lambda: not redis_client.zcard(keys.arq_queue("test")) and not redis_client.keys("*ghost*"), 10)
 
 
 def test_a_run_whose_wait_is_over_begins(url: str, ledger: Ledger) -> None:

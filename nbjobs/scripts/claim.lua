@@ -1,8 +1,8 @@
 #!lua
--- 5 owner  6 attempt  7 lease_ms  8 d
+-- 5 owner  6 attempt  7 lease_ms  8 d  9.. field value (what the caller takes the run for, unread)
 local function go_on(code)
   local reply = answer(code)
-  for _, field in ipairs({'step', 'cursor', 'done', 'total', 'steps', 'resumptions', 'view_id', 'last_id'}) do
+  for _, field in ipairs({'step', 'cursor', 'done', 'total', 'steps', 'resumptions', 'view_id', 'last_id', 'args'}) do
     reply[#reply + 1] = run[field]
   end
   return reply
@@ -15,6 +15,9 @@ if run.state == 'paused' then return answer('PAUSED') end
 if run.owner ~= '' then return answer('HELD') end
 if num(ARGV[6]) ~= num(run.attempt) + 1 then return answer('ATTEMPT') end
 if num(run.at) > now then return answer('EARLY') end
+for i = 9, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[i]) ~= ARGV[i + 1] then return answer('OTHER') end
+end
 
 put('owner', ARGV[5])
 put('fence', int(math.max(num(run.fence) + 1, now)))
