@@ -130,9 +130,7 @@ class Calls:
         self.keys = user if isinstance(user, Keys) else Keys(user)
         self.clock = clock or Clock()
         self._limits = (str(settings.run_events), str(settings.user_events), _ms(settings.keep))
-        self._lease = _ms(settings.lease)
-        self._max_crashes = str(settings.max_crashes)
-        self._crash_wait = ",".join(_ms(wait) for wait in settings.crash_wait)
+        self._settings = settings
 
     def enqueue(
         self,
@@ -227,7 +225,8 @@ class Calls:
             owner: who is gone; from a sweeper ``""``.
             d: JSON of ``job.interrupt``.
         """
-        return self._call("lapse", run, [owner, self._max_crashes, self._crash_wait, d])
+        waits = ",".join(map(_ms, self._settings.crash_wait))
+        return self._call("lapse", run, [owner, str(self._settings.max_crashes), waits, d])
 
     def control(self, run: str, op: str, n_seen: int, d: str = "", *, queue: str = "") -> Call:
         """Ask a run to do something: ``cancel now pause unpause accept restart``.
@@ -259,6 +258,10 @@ class Calls:
     def sign(self) -> Command:
         """Return the command by which sweepers learn of this user; it goes before what they shall find."""
         return ("ZADD", USERS, self.clock.now(), self.keys.u)
+
+    @property
+    def _lease(self) -> str:
+        return _ms(self._settings.lease)
 
     def _call(self, script: str, run: str, args: Sequence[str]) -> Call:
         return Call(script, self.keys.script_keys(run), [run, *self._limits, *args])

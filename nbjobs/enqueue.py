@@ -8,6 +8,7 @@ the same scripts on a real Redis, no worker.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import json
 import time
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .settings import NbJobs
+
+
+_signature = functools.lru_cache(maxsize=32)(inspect.signature)  # few: it keeps a notebook's redefined functions
 
 
 class Options(NamedTuple):
@@ -81,7 +85,7 @@ class _Desk:
 
     def enqueue(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
         job, options, settings = self._job, self._options, self.settings
-        inspect.signature(job.fn).bind(*args, **kwargs)  # a wrong call is told here, not by a failed run
+        _signature(job.fn).bind(*args, **kwargs)  # a wrong call is told here, not by a failed run
         run = Run(options.id or _child_id() or new_run_id(), user=self._user)
         fields = _fields(job, args, kwargs, options, settings)
         if job.by_value and settings.adapter == "arq":

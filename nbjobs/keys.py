@@ -10,6 +10,7 @@ pattern or a key.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import secrets
@@ -48,6 +49,11 @@ def enc(user: str) -> str:
         raise TypeError(f"user is a {type(user).__name__}, expected a str: pass the user's name")
     if not user:
         raise ValueError("user is empty, expected a name: set NBJOBS_USER or pass user=")
+    return _enc(user)
+
+
+@functools.lru_cache(maxsize=1000)
+def _enc(user: str) -> str:
     data = user.encode("utf-8", "surrogatepass")
     if len(data) <= _ENC_MAX:
         text = "".join(chr(b) if b in _PLAIN else f"-{b:02x}" for b in data)
