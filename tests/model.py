@@ -86,12 +86,12 @@ class Model:
         run = self.fields
         refusals = [
             ("AGAIN", run["owner"] == owner),
+            ("OTHER", any(run.get(name) != text for name, text in zip(told[::2], told[1::2], strict=True))),
             ("ENDED", run["state"] in END),
             ("PAUSED", run["state"] == "paused"),
             ("HELD", run["owner"] != ""),
             ("ATTEMPT", int(attempt) != run["attempt"] + 1),
             ("EARLY", run["at"] > now),
-            ("OTHER", any(run.get(name) != text for name, text in zip(told[::2], told[1::2], strict=True))),
         ]
         for code, holds in refusals:
             if holds:

@@ -218,7 +218,7 @@ def test_claim_refuses_a_run_that_is_another_than_was_told(story: Story) -> None
     story.queued()
     before = story.client.hgetall(story.keys.run(RUN))
     for told in ({"job": "m.g"}, {**FIELDS, "queue": "p"}, {**FIELDS, "code": ""}):
-        assert story.store.claim(RUN, OWNER, 1, told=told).code == "OTHER"
+        assert story.store.claim(RUN, OWNER, 1, "x" * 20_000, told=told).code == "OTHER"
     assert story.client.hgetall(story.keys.run(RUN)) == before
     reply = story.store.claim(RUN, OWNER, 1, told={**FIELDS, "v": "1"})
     assert (reply.code, reply.args) == ("OK", FIELDS["args"])

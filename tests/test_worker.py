@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
 import pickle
 import signal
@@ -385,7 +386,9 @@ def test_an_idle_worker_claims_a_new_run_unread(url: str, redis_client: redis.Re
         assert run.result(timeout=10) == 3
 
 
-@pytest.mark.parametrize("wrong", [{"job": "tests.workjobs.fail"}, {"kind": "async"}, {"tags": '{"a":1}'}])
+@pytest.mark.parametrize(
+    "wrong", [{"job": "tests.workjobs.fail"}, {"kind": "async"}, {"tags": f'{{"a":"{"x" * 20_000}"}}'}]
+)
 def test_a_wake_up_that_tells_wrong_begins_nothing_else(
     url: str, redis_client: redis.Redis, wrong: dict[str, str]
 ) -> None:
@@ -396,8 +399,8 @@ def test_a_wake_up_that_tells_wrong_begins_nothing_else(
     with Worker(url):
         await_listener(redis_client)
         store.enqueue("r1", fields)  # without an entry: nobody else wakes the worker
-        *_, (_, channel, message) = entry_commands("ada", "r1", 1, "test", 0, {**fields, **wrong})
-        redis_client.publish(channel, message)
+        told = json.dumps([{**fields, **wrong}[name] for name in TOLD])
+        redis_client.publish(keys.wake("test"), f"{{ada}}:r1:1 {told}")
         assert attach("r1", user="ada").result(timeout=10) == 3
     (started,) = [event for event in attach("r1", user="ada").events() if event.name == "job.started"]
     assert (started.payload["job"], started.payload["attempt"], started.tags) == (workjobs.add.name, 1, {})

@@ -9,15 +9,15 @@ local function go_on(code)
 end
 if gone then return answer('GONE') end
 if holds(ARGV[5]) then return go_on('AGAIN') end
+for i = 9, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[i]) ~= ARGV[i + 1] then return answer('OTHER') end
+end
 if larger(8, MAX_EVENT) then return larger(8, MAX_EVENT) end
 if END[run.state] then return answer('ENDED') end
 if run.state == 'paused' then return answer('PAUSED') end
 if run.owner ~= '' then return answer('HELD') end
 if num(ARGV[6]) ~= num(run.attempt) + 1 then return answer('ATTEMPT') end
 if num(run.at) > now then return answer('EARLY') end
-for i = 9, #ARGV, 2 do
-  if redis.call('HGET', KEYS[1], ARGV[i]) ~= ARGV[i + 1] then return answer('OTHER') end
-end
 
 put('owner', ARGV[5])
 put('fence', int(math.max(num(run.fence) + 1, now)))
