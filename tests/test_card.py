@@ -151,8 +151,13 @@ class Shell:
 
     def __init__(self, kernel: object | None) -> None:
         self.kernel = kernel
-        self.display_pub = self
+        self.display_pub = self.events = self
+        self.begin_cell: Callable[[object], None] = lambda info: None
         self.published: list[tuple[dict[str, Any], dict[str, Any], bool]] = []
+
+    def register(self, event: str, callback: Callable[[object], None]) -> None:
+        assert event == "pre_run_cell"
+        self.begin_cell = callback
 
     def publish(self, data: dict[str, Any], *, transient: dict[str, Any] | None = None, update: bool = False) -> None:
         self.published.append((data, transient or {}, update))
@@ -219,6 +224,24 @@ def test_the_end_replaces_the_bundle_once(in_cell: Callable[..., tuple[Shell, Wa
     assert set(data) == STATIC
     assert "done" in data["text/html"]
     assert (transient, update) == (first, True)
+
+
+def test_an_end_is_said_again_as_the_next_cell_begins(
+    in_cell: Callable[..., tuple[Shell, Watched]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, and only where it came a moment before: somebody may have opened the output since."""
+    shell, run = in_cell(QUEUED)
+    shell.begin_cell(None)
+    assert len(shell.published) == 1
+    run.comes_to(COMPLETED)
+    shell.begin_cell(None)
+    shell.begin_cell(None)
+    assert shell.published[1:] == shell.published[1:2] * 2
+    run.comes_to(RUNNING)
+    count = len(shell.published)
+    monkeypatch.setattr(display, "_BETWEEN_CELLS", 0)
+    shell.begin_cell(None)
+    assert len(shell.published) == count
 
 
 def test_who_has_a_card_open_at_its_end_goes_on_reading(

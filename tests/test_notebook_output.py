@@ -15,10 +15,12 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
+from redis import Redis
 
+from nbjobs.keys import Keys
 from nbjobs.widgets.display import MIME_TYPE, MIME_TYPE_OF_ALL
 
-from .support import RedisServer, mentions
+from .support import RedisServer, mentions, wait_until
 
 USER = "somebody-else-7041"
 JOB = """
@@ -106,6 +108,29 @@ def test_a_notebook_that_is_saved_after_each_cell_says_how_far_it_was(worker: No
     notebook = executed(*cells, on_cell_executed=save)
     assert "under way since 20" in found[0]
     assert notebook.cells[1].outputs[0].data["text/plain"].startswith("✓ import_orders  done")
+
+
+def test_an_end_between_two_cells_is_saved(worker: None, tmp_path: Path) -> None:
+    """A program that runs a notebook takes what belongs to the cell under way, and nothing while there is none."""
+
+    def end(cell: nbformat.NotebookNode, cell_index: int, execute_reply: object) -> None:
+        if cell_index == 1:
+            (tmp_path / "gate").touch()
+            run = cell.outputs[0].data[MIME_TYPE]["run"]
+            wait_until(lambda: _has_seen_the_end(run), 20, "the kernel has seen the run's end")
+
+    cells = (JOB, f"run = import_orders.enqueue(20, {str(tmp_path / 'gate')!r})\nrun", "run.wait();")
+    (shown,) = executed(*cells, on_cell_executed=end).cells[1].outputs
+    assert set(shown.data) == {"text/plain", "text/html", MIME_TYPE}
+    assert shown.data["text/plain"].startswith("✓ import_orders  done")
+
+
+def _has_seen_the_end(run: str) -> bool:
+    """Whether the run has ended and no kernel waits for events any more."""
+    with Redis.from_url(os.environ["NBJOBS_REDIS_URL"], decode_responses=True) as client:
+        ended = client.hget(Keys(USER).run(run), "state") == "completed"
+        followers = [one for one in client.client_list() if one["name"] == "nbjobs-follower"]
+        return ended and not any("b" in one["flags"] for one in followers)
 
 
 def test_a_saved_notebook_tells_nothing_of_the_machine(worker: None, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ notebook keeps how the run ended and shows it also where no kernel is. A run tha
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from uuid import uuid4
@@ -32,6 +34,7 @@ __all__ = ["MIME_TYPE", "MIME_TYPE_OF_ALL", "bundle", "bundle_of_all", "card", "
 MIME_TYPE = "application/vnd.nbjobs.run+json"
 MIME_TYPE_OF_ALL = "application/vnd.nbjobs.runs+json"
 WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
+_BETWEEN_CELLS = 5.0  # s that a program may take from one cell to the next, for instance to save the notebook
 Bundle = dict[str, Any]
 
 
@@ -87,7 +90,10 @@ def show_all(runs: Sequence[Shown]) -> None:
 
 
 def _show(runs: Sequence[Shown], subject: _One | _All) -> None:
-    _follow(runs, _Output(InteractiveShell.instance().display_pub, subject).see)
+    shell = InteractiveShell.instance()
+    output = _Output(shell.display_pub, subject)
+    shell.events.register("pre_run_cell", output.repeat)
+    _follow(runs, output.see)
 
 
 class _One:
@@ -143,6 +149,7 @@ class _Output:
         self._subject = subject
         self._transient = {"display_id": f"nbjobs-{uuid4().hex}"}
         self._card: Card | RunsCard | None = None
+        self._updated = -math.inf
         self._published = self._bundle()
         publisher.publish(self._published, transient=self._transient)
 
@@ -155,7 +162,20 @@ class _Output:
             data = self._bundle()
             if data != self._published:
                 self._published = data
-                self._publisher.publish(data, transient=self._transient, update=True)
+                self._updated = time.monotonic()
+                self._update()
+
+    def repeat(self, info: object) -> None:
+        """Say once more, as a cell begins, what was said a moment ago, perhaps between two cells.
+
+        Programs that run notebooks (nbclient, papermill) take only what comes with the cell that they run.
+        """
+        if time.monotonic() - self._updated < _BETWEEN_CELLS:
+            self._updated = -math.inf
+            self._update()
+
+    def _update(self) -> None:
+        self._publisher.publish(self._published, transient=self._transient, update=True)
 
     def _bundle(self) -> Bundle:
         if self._subject.over:

@@ -45,11 +45,13 @@ _HAS_KERNEL = "() => !!window.jupyterapp?.shell.currentWidget?.context?.sessionC
 # may be Lab's own, without whose answer it never takes the kernel for idle.
 _ANSWERS = """async () => {
     const {kernel} = window.jupyterapp.shell.currentWidget.context.sessionContext.session;
+    const within = work => Promise.race([
+        work.then(() => true, () => false),
+        new Promise(done => setTimeout(() => done(false), 10_000)),
+    ]);
     for (let tries = 0; tries < 6; tries++) {
-        const late = new Promise(done => setTimeout(() => done(false), 10_000));
-        const answer = kernel.requestExecute({code: "", silent: true, store_history: false}).done;
-        if (await Promise.race([answer.then(() => true, () => false), late])) return true;
-        await kernel.reconnect();
+        if (await within(kernel.requestExecute({code: "", silent: true, store_history: false}).done)) return true;
+        await within(kernel.reconnect());  // whose promise may never settle
     }
     return false;
 }"""
