@@ -92,7 +92,8 @@ def show_all(runs: Sequence[Shown]) -> None:
 def _show(runs: Sequence[Shown], subject: _One | _All) -> None:
     shell = InteractiveShell.instance()
     output = _Output(shell.display_pub, subject)
-    shell.events.register("pre_run_cell", output.repeat)
+    events: Any = shell.events  # of no type before IPython 9
+    events.register("pre_run_cell", output.repeat)
     _follow(runs, output.see)
 
 
