@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import time
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,11 @@ class CardPage:
 
     def card(self, key: str) -> Locator:
         return self.page.locator(f'[data-key="{key}"] > .nbjobs-card')
+
+    def stop_clock(self) -> None:
+        """Have the page's time go on by `clock.run_for` alone, however slow the page is."""
+        self.page.clock.install()
+        self.page.clock.pause_at(time.time() + 60)
 
     def paint(self) -> None:
         """Wait for the paint that was asked for last."""

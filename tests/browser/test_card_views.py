@@ -226,7 +226,7 @@ def test_who_wants_no_motion_gets_none(browser: Browser) -> None:
 
 def test_the_clock_ticks_by_itself(cards: CardPage) -> None:
     """A queued run counts its seconds without any message, in the words of the other surfaces."""
-    cards.page.clock.install()
+    cards.stop_clock()
     now = cards.page.evaluate("Date.now()")
     card = cards.mount("a", face("queued", clock={"since": now - 58_500, "prefix": "queued for "}, thresholds=[]))
     clock = card.locator('.nbjobs-fact[data-kind="clock"]')
@@ -239,7 +239,7 @@ def test_the_clock_ticks_by_itself(cards: CardPage) -> None:
 
 def test_a_clock_to_a_time_ahead_counts_down_and_ends(cards: CardPage) -> None:
     """A scheduled run says in how long it starts, and no longer once that time has come."""
-    cards.page.clock.install()
+    cards.stop_clock()
     now = cards.page.evaluate("Date.now()")
     due = {"at": now + 2500, "mark": "due", "text": "queued: its time has come"}
     clock = {"since": now + 2500, "prefix": "starts in "}
@@ -254,7 +254,7 @@ def test_a_clock_to_a_time_ahead_counts_down_and_ends(cards: CardPage) -> None:
 
 def test_a_run_that_falls_silent_is_called_stuck(cards: CardPage) -> None:
     """At a threshold headline and mark change by themselves, and what is no longer true disappears."""
-    cards.page.clock.install()
+    cards.stop_clock()
     now = cards.page.evaluate("Date.now()")
     late = {"at": now + 1000, "mark": "stuck", "text": "stuck? no progress for 10 s"}
     card = cards.mount("a", face("resumed", thresholds=[late]))
@@ -267,7 +267,7 @@ def test_a_run_that_falls_silent_is_called_stuck(cards: CardPage) -> None:
 
 def test_old_data_says_how_old_it_is(cards: CardPage) -> None:
     """Behind a threshold its clock ticks in the place of the face's own, and goes with the next news."""
-    cards.page.clock.install()
+    cards.stop_clock()
     now = cards.page.evaluate("Date.now()")
     late = {"at": now + 1000, "mark": "stale", "text": "Step 2 · load rows"}
     late["clock"] = {"since": now - 3000, "prefix": "no news for "}
@@ -302,7 +302,7 @@ def test_durations_have_the_words_of_the_other_surfaces(cards: CardPage, seconds
 
 def test_changes_are_announced_politely(cards: CardPage) -> None:
     """A status region says new states and steps: the latest, no more than one message in five seconds."""
-    cards.page.clock.install()
+    cards.stop_clock()
     card = cards.mount("a", FACES["queued"])
     status = card.get_by_role("status")
     expect(status).to_have_text("")

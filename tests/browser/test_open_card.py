@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +108,7 @@ def test_an_open_card_taken_away_closes(cards: CardPage) -> None:
 
 def test_steps_have_names_states_and_times(cards: CardPage) -> None:
     """Done ones how long they took, the present one how long it has taken, ticking."""
-    cards.page.clock.install()
-    cards.page.clock.pause_at(time.time() + 60)  # else it goes on by itself, and a slow page is a second late
+    cards.stop_clock()
     face, details = opened(RESUMED)
     now = cards.page.evaluate("Date.now()")
     face["steps"] = (*face["steps"][:1], {**face["steps"][1], "since": now - 21_000}, *coming("finalize"))
@@ -164,7 +162,7 @@ def test_the_time_line_has_a_part_for_each_time(cards: CardPage) -> None:
 
 def test_a_running_part_of_the_time_line_grows(cards: CardPage) -> None:
     """Nobody sends anything for that."""
-    cards.page.clock.install()
+    cards.stop_clock()
     card = cards.mount("a", opened(RESUMED)[0])
     card.locator("[data-action=expand]").click()
     cards.fill("a", opened(RESUMED)[1])
@@ -284,7 +282,7 @@ def test_a_button_asks_the_run(cards: CardPage) -> None:
 
 def test_what_loses_work_asks_first(cards: CardPage) -> None:
     """Here the first click says what is lost, the second one does it; without a second one it is forgotten."""
-    cards.page.clock.install()
+    cards.stop_clock()
     card = cards.mount("a", opened(FAILED)[0])
     card.locator("[data-action=expand]").click()
     cards.page.clock.run_for(200)
@@ -316,7 +314,7 @@ def test_a_refusal_is_said_until_something_happens(cards: CardPage) -> None:
 
 def test_a_kernel_that_cannot_hear_is_said_with_the_way_out(cards: CardPage) -> None:
     """Where no answer comes: it is done when the cell ends, and a command does it at once."""
-    cards.page.clock.install()
+    cards.stop_clock()
     card = cards.mount("a", gallery()[RESUMED])
     cards.answer("a", None)
     card.locator("[data-action=cancel]").click()

@@ -99,7 +99,7 @@ def test_cells_do_not_move_under_the_pointer(runs: CardPage) -> None:
 
 def test_an_end_is_drawn_at_once_and_told(runs: CardPage) -> None:
     """The saved output replaces the card right after the end; a screen reader hears what became of the runs."""
-    runs.page.clock.install()
+    runs.stop_clock()
     runs.mount("b", summary("running", "completed"))
     drawn = runs.page.evaluate(
         "one => { cards.set('b', one); return document.querySelector('[data-key=b] > *').dataset.ended }",
