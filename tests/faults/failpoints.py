@@ -26,7 +26,7 @@ class Point:
 
     Attributes:
         at: ``commit.before_send``, ``commit.after_send``, ``finish.…``, ``claim.…``.
-        marker: a file that is made by whoever it happens to.
+        marker: a file that is made by whoever it happens to, with its process id.
         done: only the commit that says so many items are done.
         do: ``kill9`` or ``stop`` (SIGSTOP), of the own process.
     """
@@ -45,9 +45,11 @@ class Point:
     def fire(self) -> None:
         """Do it, unless it has been done."""
         try:
-            os.close(os.open(self.marker, os.O_CREAT | os.O_EXCL))
+            marker = os.open(self.marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
             return
+        os.write(marker, str(os.getpid()).encode())
+        os.close(marker)
         os.kill(os.getpid(), signal.SIGKILL if self.do == "kill9" else signal.SIGSTOP)
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from nbjobs import connection, history
@@ -90,7 +91,20 @@ class Stage:
 
     def point(self, at: str, *, name: str = "", **options: Any) -> Point:
         """Return a fail point that fires once in this test, and then makes the file ``fired-<name>``."""
-        return Point(at, str(self.folder / f"fired-{name or at}"), **options)
+        return Point(at, str(self._marker(name or at)), **options)
+
+    def await_stop(self, name: str, description: str) -> None:
+        """Wait until the process that a fail point stops stands still: the file alone comes a moment before."""
+
+        def stands() -> bool:
+            marker = self._marker(name)
+            pid = marker.read_text() if marker.exists() else ""
+            return bool(pid) and psutil.Process(int(pid)).status() == psutil.STATUS_STOPPED
+
+        wait_until(stands, PATIENCE, description)
+
+    def _marker(self, name: str) -> Path:
+        return self.folder / f"fired-{name}"
 
     def enqueue(self, job: Job[Any, Any], *args: Any, **kwargs: Any) -> Run:
         """Enqueue a job, and follow its run from the start."""

@@ -53,11 +53,11 @@ def test_row_08_a_zombie_is_refused_though_its_number_comes_next(stage: Stage, s
         points=[stage.point(f"{script}.before_send", do="stop", done=6 if script == "commit" else None)]
     )
     run = stage.enqueue(jobs.count, stage.path, 20, every=1)
-    wait_until((stage.folder / f"fired-{script}.before_send").exists, PATIENCE, "the zombie is about to write")
+    stage.await_stop(f"{script}.before_send", "the zombie is about to write")
     zombie.send(signal.SIGSTOP, everybody=True)
     before = int(stage.fields(run)["c"])
     successor = stage.worker(points=[stage.point("commit.before_send", name="successor", do="stop")])
-    wait_until((stage.folder / "fired-successor").exists, PATIENCE, "the successor is about to write")
+    stage.await_stop("successor", "the successor is about to write")
     woken = zombie.send(signal.SIGCONT, everybody=True)
     refused = _await_refusal(stage, run.id)
     assert (refused[0].script, int(refused[0].c)) == (script, before + 1), "not the next commit: this has shown little"
@@ -76,7 +76,7 @@ def test_row_08_a_late_end_does_not_replace_the_run_s_own(stage: Stage) -> None:
     """A child that stands still before its `finish`, its worker too, until another has completed: FENCED."""
     zombie = stage.worker(points=[stage.point("finish.before_send", do="stop")])
     run = stage.enqueue(jobs.count, stage.path, 20)
-    wait_until((stage.folder / "fired-finish.before_send").exists, PATIENCE, "the body has reached its end")
+    stage.await_stop("finish.before_send", "the body has reached its end")
     zombie.send(signal.SIGSTOP, everybody=True)
     stage.worker()
     stage.await_end(run)
