@@ -153,13 +153,12 @@ class Calls:
             run: its id.
         """
         when = f"+{delay_ms}" if delay_ms else "" if at_ms is None else str(at_ms)
-        flat = [text for pair in fields.items() for text in pair]
         before = [self.sign()]
         if fields.get("code"):
             before.append(("PEXPIRE", self.keys.code(fields["code"]), CODE_KEPT))
         now = not delay_ms and (at_ms is None or at_ms <= self.clock.now())
         after = entry_commands(self.keys, run, 1, queue, self.clock.now(), fields) if queue and now else []
-        return self._call("enqueue", run, [when, d, *flat])._replace(before=tuple(before), after=tuple(after))
+        return self._call("enqueue", run, [when, d, *_flat(fields)])._replace(before=tuple(before), after=tuple(after))
 
     def claim(self, run: str, owner: str, attempt: int, d: str = "", *, told: Mapping[str, str] | None = None) -> Call:
         """Take a run for one attempt, which must be the next one.
@@ -171,8 +170,7 @@ class Calls:
             d: JSON of ``job.started``.
             told: fields that the run must have, where nobody has read it; else the answer is OTHER.
         """
-        flat = [text for pair in (told or {}).items() for text in pair]
-        call = self._call("claim", run, [owner, str(attempt), self._lease, d, *flat])
+        call = self._call("claim", run, [owner, str(attempt), self._lease, d, *_flat(told or {})])
         return call._replace(before=(self.sign(),))
 
     def commit(self, run: str, owner: str, commit: Commit) -> Call:
@@ -274,6 +272,10 @@ def step_fields(steps: int) -> list[str]:
     ['s:1', 'v:1', 's:2', 'v:2']
     """
     return [f"{kind}:{k}" for k in range(1, steps + 1) for kind in "sv"]
+
+
+def _flat(fields: Mapping[str, str]) -> list[str]:
+    return [text for pair in fields.items() for text in pair]
 
 
 def _ms(seconds: float) -> str:

@@ -243,11 +243,12 @@ class Worker(arq.worker.Worker):
             return
         if self._stopping.is_set() or id in self._known:
             return
-        told = self.attempts.told(id, fields)
+        starving = bool(id) and self._starving()
+        told = self.attempts.told(id, fields) if starving else None
         if told is not None and self.attempts.free(told.kind) and not self._ready[told.kind]:
             self._put(told)
             self._start_ready()
-        elif id and self._starving() and self._look.done():
+        elif starving and self._look.done():
             self._look = self.loop.create_task(self._begin_named(id))
         elif not id or self.attempts.free("sync"):
             self._woken.set()
@@ -258,7 +259,7 @@ class Worker(arq.worker.Worker):
         try:
             await self._take_in([id.encode()])
             self._start_ready()
-        except (RedisUnavailable, ValueError):
+        except RedisUnavailable:
             self._woken.set()
 
     def _on_output(self, claim: Claim | None, lines: list[Line]) -> None:

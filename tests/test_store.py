@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -37,6 +37,21 @@ async def astore(redis_url: str) -> AsyncIterator[AsyncStore]:
     client = connection.async_client(redis_url)
     yield AsyncStore(client, "ada", NbJobs())
     await client.aclose()
+
+
+@pytest.fixture
+def heard(redis_client: redis.Redis) -> Iterator[Callable[[], str]]:
+    """The next wake-up of the queue ``q``."""
+    with redis_client.pubsub(ignore_subscribe_messages=True) as listener:
+        listener.subscribe("nbjobs:wake:q")
+        listener.get_message(timeout=5)
+
+        def next_one() -> str:
+            message = listener.get_message(timeout=5)
+            assert message is not None
+            return str(message["data"])
+
+        yield next_one
 
 
 def arq_client(server: RedisServer) -> ArqRedis:
@@ -80,34 +95,22 @@ async def test_arq_reads_our_entry(store: Store, redis_server: RedisServer) -> N
     await arq.aclose()
 
 
-def test_entry_goes_along_with_the_enqueue(store: Store, redis_client: redis.Redis) -> None:
+def test_entry_goes_along_with_the_enqueue(store: Store, redis_client: redis.Redis, heard: Callable[[], str]) -> None:
     """One round trip stores the run, writes the entry and wakes a worker with the entry's id."""
-    listener = redis_client.pubsub(ignore_subscribe_messages=True)
-    listener.subscribe("nbjobs:wake:q")
-    listener.get_message(timeout=5)
     store.enqueue(RUN, FIELDS, "{}", queue="q")
-    message = listener.get_message(timeout=5)
-    assert message is not None
-    assert message["data"] == arq_id("ada", RUN, 1)
+    assert heard() == arq_id("ada", RUN, 1)
     assert redis_client.zrange("arq:queue:q", 0, -1) == [arq_id("ada", RUN, 1)]
     assert redis_client.pttl(f"arq:job:{arq_id('ada', RUN, 1)}") > 365 * DAY
-    listener.close()
 
 
-def test_a_new_run_is_told_with_its_wake_up(store: Store, redis_client: redis.Redis) -> None:
+def test_a_new_run_is_told_with_its_wake_up(store: Store, heard: Callable[[], str]) -> None:
     """What never changes of it goes along; what is too long for all who hear it does not."""
     whole = {**FIELDS, **dict.fromkeys(TOLD, "é { \n"), "tags": '{"a":"b c"}'}
-    listener = redis_client.pubsub(ignore_subscribe_messages=True)
-    listener.subscribe("nbjobs:wake:q")
-    listener.get_message(timeout=5)
     told = []
     for run, fields in {"r1": whole, "r2": {**whole, "tags": "x" * 5000}}.items():
         store.enqueue(run, fields, "{}", queue="q")
-        message = listener.get_message(timeout=5)
-        assert message is not None
-        told.append(read_wake_up(message["data"]))
+        told.append(read_wake_up(heard()))
     assert told == [("{ada}:r1:1", {name: whole[name] for name in TOLD}), ("{ada}:r2:1", {})]
-    listener.close()
 
 
 @given(st.text() | st.text().map("{{ada}}:r1:1 {}".format) | st.lists(st.text()).map("{{ada}}:r1:1 {}".format))
