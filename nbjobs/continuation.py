@@ -18,7 +18,7 @@ those of Rails' ``ActiveJob::Continuation``, with its sentences. Where the store
 together, :class:`~nbjobs.errors.StepsChanged` pauses the run instead of guessing.
 
 This module is the state machine alone. It does no input or output, and it sees the world through
-:class:`~nbjobs.progress.World`, two methods: *is it time to stop?* and *something happened*.
+:class:`~nbjobs.progress.World`: *is it time to stop?*, say, and *something happened*.
 """
 
 from __future__ import annotations

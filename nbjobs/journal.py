@@ -54,6 +54,7 @@ _FEW = 50  # ... if it has had no more state events
 _RESULTS = 500  # of `step.map` in a commit; the store takes 1,000
 _RESULT_BYTES = 1024 * 1024  # of them, more or less
 _OFF = 250_000_000  # ns that a stamp may be off Redis' time, as after the machine was suspended
+_SHARE = 0.05  # of a loop's time, which its commits may take
 _HOLD = 1.0  # seconds after which an unanswered commit holds the loop
 _log = logging.getLogger("nbjobs.journal")
 
@@ -127,7 +128,7 @@ class Journal:
         self.view = loaded
         self._started = time.monotonic()
         self._shortest = interval
-        self._interval = interval
+        self._trip = 0.0  # seconds that a commit of the loop takes
         self._origin = claim.origin or claim.now * 1_000_000 - time.monotonic_ns()
         self._c = claim.c
         self._n = claim.n
@@ -161,7 +162,7 @@ class Journal:
         if self.commit():
             self._trips.append(time.monotonic() - began)
             # A loaded Redis makes every trip slow; a busy laptop makes some so, and they must not stretch the cadence.
-            self._interval = max(self._shortest, 20 * sorted(self._trips)[2])
+            self._trip = sorted(self._trips)[2]
         if self._error is not None:
             raise self._error
         if self.reason == "timeout" and self._on_late is not None:
@@ -173,8 +174,12 @@ class Journal:
         return self.reason
 
     def is_time(self, now: float) -> bool:
-        """Answer whether the thread is late, and the loop commits without it. What it has under way holds no loop."""
-        return now - self._at >= self._interval + TICK and self._sent_at is None
+        """Answer whether the thread is late, and the loop commits without it."""
+        return self.is_due(now - TICK, _SHARE)
+
+    def is_due(self, now: float, share: float) -> bool:
+        """Answer whether to commit where commits may take that share of the time; not while one is under way."""
+        return self._sent_at is None and now - self._at >= max(self._shortest, self._trip / share)
 
     def kept(self, ordinal: int) -> Mapping[str, str]:
         """Return what is stored of a step's map."""
@@ -229,7 +234,7 @@ class Journal:
             return
         moved = step is not None and not self._is_written(step.name, step.value, step.done)
         moved = moved or (now - self._progress_at >= _PROGRESS_EVERY and self._aside(step) != self._beside)
-        due = now - self._at >= self._interval
+        due = self.is_due(now, _SHARE)
         if step is not None and not step.flag and (due or not moved):
             step.flag = True  # the loop commits best: a thread beside it waits for the interpreter again and again
         elif due and (moved or self._pending or self._late):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .mapworkers import Mapping
 
 AHEAD = 1024  # items begun beyond the low-water mark
-PACE = 0.03  # seconds between two commits, or five times what one takes
+SHARE = 0.2  # of the time, which commits may take: beside its workers one takes ten times as long as beside a loop
 RESULTS_LIMIT = 16 * 1024 * 1024  # bytes of the results of one step
 
 
@@ -86,7 +86,6 @@ class Work:
         self._flying: dict[Future[Any], int] = {}
         self._next: tuple[int, Any] | None = None
         self._place = step.place = LowWater(step)
-        self._due = time.monotonic() + PACE
 
     def _load(self) -> dict[int, str]:
         """Return the texts of what is done; begin the map where there is nothing, or another step's."""
@@ -109,8 +108,9 @@ class Work:
                 self._take(self._finished.get(), workers)
                 if self._stop.is_set():
                     raise asyncio.CancelledError
-                if self._step.flag or time.monotonic() >= self._due:
-                    self._commit()
+                # A look at the clock costs nothing beside an item here, and the flag comes late.
+                if self._step.flag or self._run.is_due(time.monotonic(), SHARE):
+                    self._run.reach(self._step)
         except BaseException:
             self._drain(workers)
             raise
@@ -124,13 +124,6 @@ class Work:
             some = f"{self._unkept:,} results are" if self._unkept > 1 else "a result is"
             return None, f"{some} not kept, and those items run again on resume: {self._why}"
         return self._run.keep(values) if self._bytes < codec.VALUE_LIMIT // 2 else (None, "")
-
-    def _commit(self) -> None:
-        """Commit what is done: by a clock, which costs nothing beside an item here; the flag may come late."""
-        began = time.monotonic()
-        self._run.reach(self._step)
-        now = time.monotonic()
-        self._due = now + max(PACE, 5 * (now - began))
 
     # -- what is to be done --------------------------------------------------------------------------------------
 

@@ -15,7 +15,10 @@ class World(Protocol):
         """Make all that has happened durable; answer why the attempt is to stop, or None."""
 
     def is_time(self, now: float) -> bool:
-        """Answer whether the last checkpoint is long enough before the monotonic time ``now`` for the next."""
+        """Answer whether a loop's checkpoint is overdue at the monotonic time ``now``, and nobody else sees to it."""
+
+    def is_due(self, now: float, share: float) -> bool:
+        """Answer whether the next one is due at ``now``, if checkpoints may take ``share`` (0..1) of the time."""
 
     def happened(self, name: str, payload: dict[str, Any]) -> None:
         """Take note of an event; it becomes durable with the next checkpoint."""

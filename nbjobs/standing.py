@@ -148,6 +148,10 @@ class Standing:
         """See :class:`World.is_time <nbjobs.progress.World.is_time>`."""
         return self._world.is_time(now)
 
+    def is_due(self, now: float, share: float) -> bool:
+        """See :class:`World.is_due <nbjobs.progress.World.is_due>`."""
+        return self._world.is_due(now, share)
+
     def interrupt(self, reason: str) -> NoReturn:
         """End this attempt; the run goes on from here later.
 

@@ -25,6 +25,7 @@ PATIENCE = "20"  # seconds that a test of a fault waits for what a mutant may ne
 KILLS, POINTS = "tests/faults/test_kills.py", "tests/faults/test_points.py"
 ZOMBIES, NETWORK = "tests/faults/test_zombies.py", "tests/faults/test_network.py"
 REDIS, STOPS = "tests/faults/test_redis.py", "tests/faults/test_stops.py"
+MAPPING = "tests/test_mapping.py"
 EARLY = "tests/faults/test_early_looks.py"
 SCRIPTS, WORKER = "tests/test_store_scripts.py", "tests/test_worker.py"
 RUNNER = "tests/test_runner.py"
@@ -250,9 +251,23 @@ MUTANTS = [
     Mutant(
         "a loop waits for the ticker to say that it is time",
         "journal.py",
-        "return now - self._at >= self._interval + TICK and self._sent_at is None",
+        "return self.is_due(now - TICK, _SHARE)",
         "return False",
         (f"{RUNNER}::test_a_loop_commits_by_the_clock_where_the_ticker_gets_no_turn",),
+    ),
+    Mutant(
+        "a map waits for the ticker to say that it is time",
+        "mapped.py",
+        "self._step.flag or self._run.is_due(time.monotonic(), SHARE)",
+        "self._step.flag",
+        (f"{MAPPING}::test_a_map_commits_when_that_is_due_though_no_flag_is_raised",),
+    ),
+    Mutant(
+        "one slow commit stretches the pauses after it",
+        "journal.py",
+        "sorted(self._trips)[2]",
+        "sorted(self._trips)[-1]",
+        (f"{RUNNER}::test_commits_come_less_often_where_most_of_them_take_long",),
     ),
     Mutant(
         "a resumed loop leaves an item out",

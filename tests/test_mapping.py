@@ -174,6 +174,19 @@ def test_a_map_that_dies_again_and_again_loses_nothing() -> None:
     assert sorted(counts) == list(range(200)) and sum(counts.values()) <= 200 + 4 * 16
 
 
+class Punctual(World):
+    """It is always time for the next checkpoint."""
+
+    def is_due(self, now: float, share: float) -> bool:
+        return True
+
+
+def test_a_map_commits_when_that_is_due_though_no_flag_is_raised() -> None:
+    """Whoever raises the flag needs the interpreter, which the items have."""
+    world = attempt(mapping(str, range(50), workers=2), kind=Punctual)
+    assert world.value == [str(number) for number in range(50)] and world.checkpoints >= 50
+
+
 @pytest.mark.parametrize("make", [list, iter])
 def test_a_map_over_changed_items_pauses(make: Any) -> None:
     """Where the last item below the mark is another, or there are fewer than were done."""

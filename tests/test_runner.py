@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from nbjobs import connection, events
+from nbjobs import connection, events, journal
 from nbjobs.callbacks import Attempted
 from nbjobs.cursors import unpack_cursor
 from nbjobs.errors import InvalidStepError, ResultNotKept, RunFailed
@@ -26,6 +27,7 @@ from nbjobs.run import Run
 from nbjobs.settings import NbJobs, configure
 from nbjobs.sinks.stream import StreamSink
 from nbjobs.stepping import interrupt, step
+from nbjobs.store import Store
 from nbjobs.testing import interrupt_during_step
 
 from .support import wait_until
@@ -177,6 +179,38 @@ def test_a_loop_commits_by_the_clock_where_the_ticker_gets_no_turn(
         return int(connection.client().hget(Keys(run.user).run(run.id), "c") or 0)
 
     assert commits(120) >= commits(0) + 4  # in 0.3 s
+
+
+@pytest.mark.parametrize(("trips", "pause"), [([1, 80, 1, 1, 80, 1, 1, 1, 80], 0.03), ([80] * 9, 0.4)])
+def test_commits_come_less_often_where_most_of_them_take_long(
+    trips: list[int], pause: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a fifth of the time. A few slow ones, as on a busy machine, stretch no pause: a kill would repeat more."""
+    clock = [1000.0]
+    ticking = SimpleNamespace(monotonic=lambda: clock[0], monotonic_ns=time.monotonic_ns, sleep=time.sleep)
+    monkeypatch.setattr(journal, "time", ticking)
+    monkeypatch.setattr(Journal, "tick", lambda journal, now: None)
+
+    def commit(store: Store, *args: Any) -> Any:
+        clock[0] += took
+        return real(store, *args)
+
+    def commit_often() -> list[bool]:
+        nonlocal took
+        for number, ms in enumerate(trips):
+            began, took = clock[0], ms / 1000
+            step.current.advance(number)
+            step.current.checkpoint()
+        run: Any = step.current._owner
+        return [run.is_due(began + pause + off, 0.2) for off in (-0.001, 0.001)]
+
+    @job
+    def commits() -> Any:
+        return step("commits", commit_often)
+
+    real, took = Store.commit, 0.0
+    monkeypatch.setattr(Store, "commit", commit)
+    assert commits.enqueue().result() == [False, True]
 
 
 def test_state_events_are_numbered_without_a_hole() -> None:

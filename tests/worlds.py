@@ -43,6 +43,9 @@ class World:
     def is_time(self, now: float) -> bool:
         return False
 
+    def is_due(self, now: float, share: float) -> bool:
+        return False
+
     def happened(self, name: str, payload: dict[str, Any]) -> None:
         self.events.append((name, payload))
 
