@@ -16,7 +16,9 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 # Where it is set, as in many containers, each of the thousand processes of a test run compiles all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
+ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
+endif
 .PHONY: help demo lab test lint types layers unit notebooks browser wheel contact-sheet pictures test-all mutants bench format clean env npm redis chromium programs
 
 help: ## list these commands
@@ -30,7 +32,8 @@ lab: ## open the tutorials 01 to 04 in JupyterLab
 	@$(SETUP) lab demo
 	@$(BIN)/jupyter lab $(AS_ROOT) notebooks/01_first_card.ipynb $(ARGS)
 
-test: programs lint types layers unit notebooks browser wheel ## all tests: what CI runs
+test: programs lint types layers unit browser ## all tests: what CI runs
+	@$(MAKE) SIDE_BY_SIDE=1 -j2 $(if $(filter output-sync,$(.FEATURES)),-Otarget) notebooks wheel
 	@echo "make: all tests passed with $$($(BIN)/python -V)"
 
 lint: env ## style, by ruff
