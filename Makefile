@@ -16,6 +16,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 # Where it is set, as in many containers, each of the thousand processes of a test run compiles all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
+# In turn, whatever -j says, since most targets make the environment; but for two that `test` runs when it is there.
 ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
 endif
