@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+from rich.console import Console
 from traitlets import Bool, Unicode
 
 from . import embedded
@@ -21,6 +23,7 @@ _UP_FLAGS: dict[str, object] = {
     "detach": ({"Up": {"detach": True}}, "run without this terminal; come back when all is ready"),
     "no-worker": ({"Up": {"worker": False}}, "start no worker: each client asks for its own"),
 }
+_DOCTOR_FLAGS: dict[str, object] = {"json": ({"DoctorCommand": {"json": True}}, "print one JSON object a line")}
 
 
 class Up(Command):
@@ -80,6 +83,37 @@ class WorkerCommand(Command):
         worker.run(settings, modules=self.extra_args)
 
 
+class DoctorCommand(Command):
+    """Looks for what would hit this installation, and says what to do.
+
+    The exit code is 1 where something loses runs or holds them up now, else 0.
+    """
+
+    name = "nbjobs doctor"
+    description = Unicode(__doc__)
+    examples = Unicode("nbjobs doctor\nnbjobs doctor --json\nnbjobs doctor --redis-url redis://db:6379")
+    json = Bool(False, help="print one JSON object a line").tag(config=True)
+    flags = _DOCTOR_FLAGS
+
+    def start(self) -> None:
+        """Prints what is found."""
+        from . import doctor
+        from .rendering import diagnosis
+
+        self.take_no_arguments()
+        settings = self.settings()
+        self.print_anything()
+        if self.json:
+            found = []
+            for finding in doctor.examine(settings):
+                found.append(finding)
+                print(msgspec.json.encode(finding).decode(), flush=True)
+        else:
+            found = list(doctor.examine(settings))
+            Console(highlight=False).print(diagnosis(found))
+        self.exit(1 if any(one.level == "error" for one in found) else 0)
+
+
 class Demo(Command):
     """Imports a public table, kills the processes that do it, and shows that nothing is lost."""
 
@@ -98,6 +132,7 @@ _COMMANDS: dict[str, tuple[type[Command], str]] = {
     "down": (Down, "end them"),
     "worker": (WorkerCommand, "run a worker"),
     **COMMANDS,
+    "doctor": (DoctorCommand, "find what would hit this installation"),
     "demo": (Demo, "see a run survive"),
 }
 

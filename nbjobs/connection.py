@@ -323,27 +323,6 @@ def execute(client: Any, *command: Any, **options: Any) -> Any:
     return client.execute_command(*command, **options)
 
 
-def weaknesses(client: redis.Redis) -> list[str]:
-    """Return what lets this Redis forget runs, one line each; nothing where it may not be asked."""
-    try:
-        info = cast("dict[str, Any]", client.info("persistence")) | cast("dict[str, Any]", client.info("memory"))
-    except RedisError:
-        return []
-    found = []
-    if not int(info.get("aof_enabled", 1)):
-        found.append(
-            f"Redis at {where(client)} has no append-only file: when it restarts, runs fall back or are lost. "
-            "Set `appendonly yes`."
-        )
-    policy = info.get("maxmemory_policy", "noeviction")
-    if int(info.get("maxmemory", 0)) and policy != "noeviction":
-        found.append(
-            f"Redis at {where(client)} drops what it likes when it is full (maxmemory-policy {policy}), runs too. "
-            "Set `maxmemory-policy noeviction`."
-        )
-    return found
-
-
 def check(client: redis.Redis) -> tuple[int, ...]:
     """Return the version of Redis, or raise `RedisUnavailable` with the one line that says what is wrong."""
     with translated(client):

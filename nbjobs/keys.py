@@ -146,6 +146,11 @@ def workers(queue: str) -> str:
     return f"nbjobs:workers:{queue}"
 
 
+def worker(id: str) -> str:
+    """String in which a worker says what it is, for as long as it lives."""
+    return f"nbjobs:worker:{id}"
+
+
 def wake(queue: str) -> str:
     """Channel on which a queue's workers are woken."""
     return f"nbjobs:wake:{queue}"

@@ -6,18 +6,19 @@ An output that has ASCII only gets no other character.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from . import words
 from .face import Bar, Face
+from .health import Finding
 from .listing import Row
 from .summary import Summary
 
-__all__ = ["WIDTH", "Card", "Overview", "ascii_only", "table"]
+__all__ = ["WIDTH", "Card", "Overview", "ascii_only", "diagnosis", "table"]
 
 WIDTH = 72
 FAILURES = 5  # that an overview tells one by one
@@ -146,3 +147,23 @@ def _progress(row: Row) -> str:
         return ""
     counted = "" if row.done is None else f" {words.count(row.done)}"
     return f"{row.step}{counted}{f' of {words.count(row.total)}' if counted and row.total else ''}"
+
+
+_SIGNS = {"ok": ("✓", "green"), "unknown": ("?", _QUIET), "warning": ("!", "yellow"), "error": ("✕", "red")}
+
+
+def diagnosis(findings: Sequence[Finding]) -> Group:
+    """Return what a doctor has found: a line for each check, what to do under it, and the sum."""
+    rows = Table.grid(padding=(0, 1))
+    rows.add_column(width=1)
+    rows.add_column(no_wrap=True)
+    rows.add_column(overflow="fold")
+    for one in findings:
+        sign, style = _SIGNS[one.level]
+        text = Text(one.found)
+        if one.advice:
+            text.append(f"\n{one.advice}", style="bold")
+        rows.add_row(Text(sign, style), Text(one.check, _QUIET), text)
+    counts = [(level, sum(one.level == level for one in findings)) for level in ("error", "warning")]
+    found = ", ".join(words.plural(count, level) for level, count in counts if count) or "nothing to do"
+    return Group(rows, Text(f"\n{found}", "bold"))

@@ -11,10 +11,13 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from . import keys
 from .attempts import Attempts
 from .connection import AsyncClient, RedisError, translated
 from .errors import RedisUnavailable
+from .fleet import About
 from .leases import Held, Leases
 from .settings import NbJobs
 
@@ -41,6 +44,7 @@ class Renewal:
         self._attempts = attempts
         self._settings = settings
         self._key = keys.workers(queue)
+        self._since = 0
 
     async def run(self) -> None:
         """Renews until cancelled; tries again soon where Redis does not answer."""
@@ -84,7 +88,10 @@ class Renewal:
             seconds, micros = await self._leases.client.time()
             now = seconds * 1000 + micros // 1000
             self._leases.clock.heard(now)
+            self._since = self._since or now
+            about = msgspec.json.encode(About.of(self._settings, self._since))
             pipe = self._leases.client.pipeline(transaction=False)
+            pipe.set(keys.worker(self._attempts.worker), about, px=round(3000 * self._settings.lease))
             pipe.zadd(self._key, {self._attempts.worker: now})
             pipe.zremrangebyscore(self._key, "-inf", now - _DAY_MS)
             pipe.pexpire(self._key, 2 * _DAY_MS)
@@ -94,6 +101,7 @@ class Renewal:
         """Says that this worker is gone."""
         with translated(self._leases.client):
             await self._leases.client.zrem(self._key, self._attempts.worker)
+            await self._leases.client.delete(keys.worker(self._attempts.worker))
 
 
 class Listener:

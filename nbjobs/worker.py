@@ -37,6 +37,7 @@ from .calls import arq_deserialize, arq_serialize
 from .connection import RedisError, async_client
 from .entry import read_wake_up
 from .errors import NbjobsError, RedisUnavailable
+from .health import Server
 from .leases import Leases, new_worker_id
 from .logbook import Logbook
 from .output import Line
@@ -320,9 +321,9 @@ def run(settings: NbJobs, *, modules: Sequence[str] = ()) -> None:
     settings = _with_redis(settings)
     client = connection.sync_client(settings.redis_url or "", name="nbjobs-worker-check", retry=False)
     with contextlib.closing(client):
-        connection.check(client)
-        for weakness in connection.weaknesses(client):
-            logger.warning("%s", weakness)
+        for finding in Server(client, private=False).durability():
+            if finding.advice:
+                logger.warning("%s: %s. %s", finding.check, finding.found, finding.advice)
 
     async def serve() -> None:
         await Worker(settings).serve()

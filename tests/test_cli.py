@@ -145,7 +145,7 @@ def test_up_where_a_redis_is_named() -> None:
 def test_an_unknown_command() -> None:
     """The commands there are."""
     assert (
-        "expected one of up, down, worker, runs, watch, cancel, pause, unpause, retry, logs, events, demo"
+        "expected one of up, down, worker, runs, watch, cancel, pause, unpause, retry, logs, events, doctor, demo"
         in complaint("upp")
     )
 
@@ -166,6 +166,7 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         "retry",
         "logs",
         "events",
+        "doctor",
         "demo",
     ):
         assert name in said

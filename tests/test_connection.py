@@ -339,21 +339,6 @@ def test_check_returns_the_version(client: redis.Redis) -> None:
     assert connection.check(client) >= (7, 0)
 
 
-@pytest.mark.fault(18)
-@pytest.mark.fault(25)
-def test_what_lets_a_redis_forget_is_told() -> None:
-    """No append-only file, or dropping keys when it is full; one that keeps all is not talked about."""
-    with RedisServer(appendonly="no", maxmemory="64mb", **{"maxmemory_policy": "allkeys-lru"}) as server:
-        client = connection.sync_client(server.url)
-        first, second = connection.weaknesses(client)
-        assert "has no append-only file" in first and "Set `appendonly yes`" in first
-        assert "(maxmemory-policy allkeys-lru)" in second
-        for name, value in {"appendonly": "yes", "maxmemory-policy": "noeviction"}.items():
-            client.config_set(name, value)
-        assert connection.weaknesses(client) == []
-        client.close()
-
-
 @pytest.mark.fault(60)
 def test_nobody_there_is_told() -> None:
     """A port where nothing listens, and a socket that is not there."""

@@ -115,7 +115,7 @@ def test_row_24_an_end_is_written_into_a_full_redis(stage: Stage) -> None:
 def test_row_18_a_redis_without_a_file_loses_the_run_and_all_say_so(stage: Stage) -> None:
     """Killed and restarted it knows nothing: the run is lost to readers, its body ends, the worker goes on idly."""
     worker = stage.worker()
-    assert "has no append-only file" in worker.said, "a worker warns at its start"
+    assert "no append-only file" in worker.said, "a worker warns at its start"
     run = stage.enqueue(jobs.count, stage.path, 100_000, SECONDS)
     body = stage.await_item(run, 150).pid
     stage.server.kill()
