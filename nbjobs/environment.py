@@ -18,7 +18,8 @@ class Environment(NamedTuple):
         python: the interpreter.
         cwd: the working directory.
         path: ``sys.path``, relative entries made absolute.
-        hash: 12 hex digits of it all, the embedded default of the queue's name.
+        hash: 12 hex digits of it all, the embedded default of the queue's name. ``python`` and ``python3.11`` of one
+            environment have the same.
     """
 
     python: str
@@ -34,7 +35,9 @@ def environment() -> Environment:
     except FileNotFoundError:  # the directory was deleted under us
         cwd = ""
     path = tuple(dict.fromkeys(str(Path(cwd, entry)) for entry in sys.path if isinstance(entry, str)))
-    text = json.dumps([sys.executable, cwd, path])
+    # Virtual environments differ by their prefix, though they may share an interpreter; Pythons of one prefix by tag.
+    installed = os.path.realpath(sys.prefix), sys.implementation.cache_tag, getattr(sys, "abiflags", "")
+    text = json.dumps([installed, cwd, path])
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return Environment(sys.executable, cwd, path, digest[:12])
 

@@ -264,6 +264,26 @@ def test_an_environment_is_interpreter_directory_and_path(monkeypatch: pytest.Mo
     assert environment().path == (str(tmp_path), str(tmp_path / "lib"))
 
 
+@pytest.mark.weather("A4")
+def test_the_names_of_one_interpreter_are_one_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """``python`` and ``python3.11`` of an installation share a worker; of two virtual environments they do not."""
+    names = [
+        path for path in Path(sys.executable).parent.glob("python*") if path.resolve() == Path(sys.executable).resolve()
+    ]
+    told = "import runpy, sys; print(runpy.run_path(sys.argv[1])['environment']().hash)"
+    command = ["-c", told, str(Path(environment.__code__.co_filename))]
+    said = {subprocess.run([name, *command], capture_output=True, text=True, check=True).stdout for name in names}
+    assert len(said) == 1
+    mine = environment().hash
+    monkeypatch.setattr(sys, "executable", f"{sys.executable}3.99")
+    assert environment().hash == mine
+    (tmp_path / "link").symlink_to(sys.prefix)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "link"))
+    assert environment().hash == mine
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert environment().hash != mine
+
+
 def test_a_deleted_directory_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An environment can be named although its directory is gone."""
     gone = tmp_path / "gone"
