@@ -49,11 +49,12 @@ class Daemon:
         self.settings = settings
         self.places = found
         self.programs = Programs()
-        self.steward: Steward
+        self.steward = Steward(settings, found.redis_url)
         self.keepers: dict[str, Keeper] = {}
         self.since = time.time()
         self._ready = ready or (lambda daemon: None)
         self._redis: Program
+        self._server: asyncio.Server | None = None
         self._ending = asyncio.Event()
         self._hurry = asyncio.Event()
         self._error: EmbeddedError | None = None
@@ -70,24 +71,37 @@ class Daemon:
         forget(self.places.daemon_socket)
         await self.programs.open()
         try:
-            self._redis = await redis_server.start(self.programs, self.places)
-            self.steward = await Steward.open(self.settings, self.places.redis_url)
-            await self.steward.give_back_left_over()
-            server = await asyncio.start_unix_server(self._serve, str(self.places.daemon_socket))
-            try:
-                self.spawn(self._keep_redis())
-                self.spawn(self._leave_when_idle())
-                self.spawn(self._serve_the_waiting())
-                self._ready(self)
+            if await self._begun():
                 await self._ending.wait()
-            finally:
-                await self._end()
-                server.close()
+            await self._end()
         finally:
+            await self.steward.close()
             await self.programs.close()
             forget(self.places.daemon_socket)
         if self._error is not None:
             raise self._error
+
+    async def _begun(self) -> bool:
+        """Begin; return False where the daemon was told to end before that was done."""
+        begin = asyncio.create_task(self._begin())
+        ending = asyncio.create_task(self._ending.wait())
+        try:
+            await asyncio.wait({begin, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if begin.done():
+                begin.result()
+            return begin.done()
+        finally:
+            await end_all([begin, ending])
+
+    async def _begin(self) -> None:
+        self._redis = await redis_server.start(self.programs, self.places)
+        await self.steward.prepare()
+        await self.steward.give_back_left_over()
+        self._server = await asyncio.start_unix_server(self._serve, str(self.places.daemon_socket))
+        self.spawn(self._keep_redis())
+        self.spawn(self._leave_when_idle())
+        self.spawn(self._serve_the_waiting())
+        self._ready(self)
 
     def end(self, *, hurry: bool = False) -> None:
         """Begins to drain; asked a second time, or in a hurry, the bodies get no more time."""
@@ -106,9 +120,10 @@ class Daemon:
             keeper = self.keepers.get(key)
             if keeper is None or keeper.gone:
                 keeper = self.keepers[key] = Keeper(wanted, self.programs, self.steward, self.places)
-                await keeper.start()
                 self.spawn(keeper.keep())
+                await keeper.started()
                 await self.steward.remember(wanted.queue, wanted.remembered())
+            await keeper.started()
             if wait:
                 await keeper.ready(_READY)
 
@@ -218,4 +233,5 @@ class Daemon:
             for keeper in self.keepers.values():
                 await keeper.end()
         await end_all([*self._tasks, drained, hurry])
-        await self.steward.close()
+        if self._server is not None:
+            self._server.close()

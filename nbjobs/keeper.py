@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,48 +85,70 @@ class Keeper:
         self._programs = programs
         self._steward = steward
         self._places = found
-        self._program: Program
-        self._started = 0.0
+        self._program: Program | None = None
+        self._error = ""
         self._stopping = False
+        self._began = asyncio.Event()
+        self._no_pause = asyncio.Event()
         self._finished = asyncio.Event()
 
-    async def start(self) -> None:
-        """Starts the worker.
+    async def keep(self) -> None:
+        """Start the worker; where it ends, give back what it held and start the next one, until `stop`."""
+        early = 0
+        try:
+            while not self._stopping:
+                began = time.monotonic()
+                program = await self._start()
+                code = await program.ended
+                await self._steward.give_back(program.pid, code)
+                if self._stopping:
+                    return
+                steady = time.monotonic() - began > _STEADY
+                early = 0 if steady or await self._steward.has_signed(self.wanted.queue, program.pid) else early + 1
+                logger.warning("worker %d ended with code %d and is started again", program.pid, code)
+                early = 0 if await self._cut_short(0.05 * 4 ** (early - 1) if early > 1 else 0.0) else early
+        except EmbeddedError as error:
+            self._error = str(error)
+            if self._began.is_set():  # else whoever wants the worker is told
+                logger.error("%s", error)
+        finally:
+            self.gone = True
+            self._began.set()
+            self._finished.set()
+
+    async def _start(self) -> Program:
+        wanted = self.wanted
+        try:
+            program = await self._programs.start(wanted.command(), cwd=wanted.cwd, env=wanted.environment(self._places))
+        except EmbeddedError as error:
+            raise EmbeddedError(
+                f"the worker with interpreter {wanted.python} cannot be started in {wanted.cwd}: {error}"
+            ) from None
+        self._program = program
+        self._began.set()
+        if self._stopping:  # asked while the start was under way
+            program.send_signal(signal.SIGTERM)
+        return program
+
+    async def _cut_short(self, pause: float) -> bool:
+        """Wait before the next start; return whether a client came meanwhile, which ends the back-off."""
+        self._no_pause.clear()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._no_pause.wait(), min(_LONGEST, pause))
+            return True
+        return False
+
+    async def started(self) -> Program:
+        """Return the worker's process as soon as there is one; where the next start waits for its time, hasten it.
 
         Raises:
             EmbeddedError: there is no such interpreter or directory.
         """
-        wanted = self.wanted
-        self._started = time.monotonic()
-        try:
-            self._program = await self._programs.start(
-                wanted.command(), cwd=wanted.cwd, env=wanted.environment(self._places)
-            )
-        except EmbeddedError as error:
-            self.gone = True
-            self._finished.set()
-            raise EmbeddedError(
-                f"the worker with interpreter {wanted.python} cannot be started in {wanted.cwd}: {error}"
-            ) from None
-
-    async def keep(self) -> None:
-        """Waits for the worker's end, gives back what it held, and starts the next one."""
-        early = 0
-        try:
-            while not self._stopping:
-                pid, code = self._program.pid, await self._program.ended
-                steady = time.monotonic() - self._started > _STEADY
-                early = 0 if steady else early + 1
-                if not self._stopping:
-                    logger.warning("worker %d ended with code %d and is started again", pid, code)
-                    await asyncio.sleep(min(_LONGEST, 0.05 * 4 ** (early - 1) if early > 1 else 0.0))
-                    await self.start()
-                await self._steward.give_back(pid, code)
-        except EmbeddedError as error:
-            logger.error("%s", error)
-        finally:
-            self.gone = True
-            self._finished.set()
+        self._no_pause.set()
+        await self._began.wait()
+        if self._program is None:
+            raise EmbeddedError(self._error or "the nbjobs daemon is about to end")
+        return self._program
 
     async def ready(self, within: float) -> None:
         """Waits until the worker takes runs.
@@ -133,7 +156,7 @@ class Keeper:
         Raises:
             EmbeddedError: it ended before, or takes too long.
         """
-        program = self._program
+        program = await self.started()
         signed = asyncio.ensure_future(self._steward.signed(self.wanted.queue, program.pid))
         first: list[asyncio.Future[Any]] = [signed, program.ended]
         await asyncio.wait(first, timeout=within, return_when=asyncio.FIRST_COMPLETED)
@@ -146,7 +169,8 @@ class Keeper:
     def stop(self) -> None:
         """Asks the worker to end its items and leave; no other one is started."""
         self._stopping = True
-        if not self.gone:
+        self._no_pause.set()
+        if self._program is not None:
             self._program.send_signal(signal.SIGTERM)
 
     async def drained(self) -> None:
@@ -155,7 +179,7 @@ class Keeper:
 
     async def end(self) -> None:
         """Leaves the worker a last moment to release its runs, then kills it."""
-        if self.gone:
+        if self.gone or self._program is None:  # a first start that is still under way ends with the guard
             return
         self._program.send_signal(signal.SIGTERM)  # the second one: its grace is over
         if await self._program.end(within=_LAST_MOMENT) is None:
@@ -168,5 +192,5 @@ class Keeper:
             "queue": self.wanted.queue,
             "python": self.wanted.python,
             "cwd": os.fspath(self.wanted.cwd),
-            "pid": self._program.pid,
+            "pid": None if self._program is None or self._program.ended.done() else self._program.pid,
         }

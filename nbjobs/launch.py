@@ -129,7 +129,8 @@ def describe(status: dict[str, Any]) -> str:
     runs = ", ".join(f"{count} {state}" for state, count in sorted(status["runs"].items())) or "none unfinished"
     lines = [f"nbjobs is up (process {status['pid']}, since {since})", f"  Redis   {status['redis']}"]
     lines += [
-        f"  worker  process {worker['pid']}, queue {worker['queue']}, {worker['python']} in {worker['cwd']}"
+        f"  worker  {f'process {pid}' if (pid := worker['pid']) else 'is being started'}, "
+        f"queue {worker['queue']}, {worker['python']} in {worker['cwd']}"
         for worker in status["workers"]
     ]
     return "\n".join([*lines, f"  runs    {runs}"])

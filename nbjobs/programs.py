@@ -116,7 +116,8 @@ class Programs:
             self._process.poll()
         self.lost.set_result(None)
         for waiting in self._starting.values():
-            waiting.set_exception(EmbeddedError("the guard process of the daemon has died"))
+            if not waiting.done():
+                waiting.set_exception(EmbeddedError("the guard process of the daemon has died"))
         for program in self._running.values():
             if not program.ended.done():
                 program.ended.set_result(-signal.SIGKILL)
@@ -130,9 +131,13 @@ class Programs:
                 program.ended.set_result(message["code"])
         elif "started" in message:
             program = self._running[message["pid"]] = Program(message["pid"], self)
-            self._starting.pop(message["started"]).set_result(program)
-        else:
-            self._starting.pop(message["failed"]).set_exception(EmbeddedError(message["error"]))
+            waiting = self._starting.pop(message["started"])
+            if not waiting.done():
+                waiting.set_result(program)
+            elif not self._closing:  # whoever wanted it was cancelled meanwhile
+                program.send_signal(signal.SIGTERM)
+        elif not (waiting := self._starting.pop(message["failed"])).done():
+            waiting.set_exception(EmbeddedError(message["error"]))
 
     def _kill_all(self) -> None:
         """Does what the dead guard can no longer do."""

@@ -35,13 +35,6 @@ class Steward:
         self._client = async_client(url, name="nbjobs-daemon")
         self._leases = Leases(self._client, settings)
 
-    @classmethod
-    async def open(cls, settings: NbJobs, url: str) -> Steward:
-        """Connects, and prepares Redis for its clients."""
-        steward = cls(settings, url)
-        await steward.prepare()
-        return steward
-
     async def prepare(self) -> None:
         """Loads the scripts; Redis forgets them when it ends."""
         await self._leases.store(Keys.of("nobody")).load()
@@ -93,10 +86,15 @@ class Steward:
     async def signed(self, queue: str, pid: int) -> None:
         """Waits until the worker with this process has given its sign: from then on it takes runs."""
         while True:
-            with suppress(RedisUnavailable), translated(self._client):
-                if any(process_of(worker) == pid for worker in await self._client.zrange(keys.workers(queue), 0, -1)):
-                    return
+            if await self.has_signed(queue, pid):
+                return
             await asyncio.sleep(0.01)
+
+    async def has_signed(self, queue: str, pid: int) -> bool:
+        """Return whether the worker with this process has given its sign, though it may have died since."""
+        with suppress(RedisUnavailable), translated(self._client):
+            return any(process_of(worker) == pid for worker in await self._client.zrange(keys.workers(queue), 0, -1))
+        return False
 
     async def busy(self, own: tuple[str, ...]) -> bool:
         """Tells whether a client is connected or a run is unfinished. Paused runs wait for a client anyway."""
