@@ -32,6 +32,7 @@ logger = logging.getLogger("nbjobs.daemon")
 
 HURRY = 0.8  # seconds that `nbjobs down` leaves a body to reach its next checkpoint
 RESTARTS = 5  # deaths of Redis within a minute that end the daemon
+REQUEST_MAX = 16 << 20  # bytes: an environment of 2 MB, Linux' own limit, has up to six times as many as JSON
 _READY = 30.0
 _LOOK = 5.0
 
@@ -97,7 +98,7 @@ class Daemon:
         self._redis = await redis_server.start(self.programs, self.places)
         await self.steward.prepare()
         await self.steward.give_back_left_over()
-        self._server = await asyncio.start_unix_server(self._serve, str(self.places.daemon_socket))
+        self._server = await asyncio.start_unix_server(self._serve, str(self.places.daemon_socket), limit=REQUEST_MAX)
         self.spawn(self._keep_redis())
         self.spawn(self._leave_when_idle())
         self.spawn(self._serve_the_waiting())
@@ -147,8 +148,9 @@ class Daemon:
         """Answers one request."""
         self._visited = time.monotonic()
         try:
-            request = json.loads(await asyncio.wait_for(reader.readline(), 5))
+            request: dict[str, Any] = {}
             try:
+                request = json.loads(await asyncio.wait_for(_line(reader), 5))
                 answer = await self._answer(request)
             except NbjobsError as error:
                 answer = {"error": str(error)}
@@ -156,7 +158,7 @@ class Daemon:
             await writer.drain()
             if request.get("op") == "down":
                 self.end(hurry=True)
-        except (OSError, ValueError, LookupError, AttributeError, TypeError, asyncio.TimeoutError) as error:
+        except (OSError, EOFError, ValueError, LookupError, AttributeError, TypeError, asyncio.TimeoutError) as error:
             logger.debug("no request of a client: %r", error)  # whatever a client does harms only itself
         finally:
             writer.close()
@@ -235,3 +237,20 @@ class Daemon:
         await end_all([*self._tasks, drained, hurry])
         if self._server is not None:
             self._server.close()
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    """Read a request.
+
+    Raises:
+        EmbeddedError: it is too long; all of it is read, so that the client hears why.
+    """
+    try:
+        return await reader.readuntil()
+    except asyncio.LimitOverrunError:
+        while (part := await reader.read(1 << 20)) and not part.endswith(b"\n"):
+            pass
+        raise EmbeddedError(
+            f"the request has more than {REQUEST_MAX >> 20} MiB, expected less: this process's environment variables "
+            "(os.environ), which it carries, are too large"
+        ) from None

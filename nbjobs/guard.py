@@ -37,7 +37,7 @@ class Guard:
         self.link = link
         self.programs: dict[int, subprocess.Popen[bytes]] = {}
         self.soft: set[int] = set()
-        self._received = b""
+        self._received: list[bytes] = []  # of a line whose end has not come
 
     def serve(self) -> None:
         """Does what the daemon asks for until its end of the socket closes; then ends everything."""
@@ -62,9 +62,12 @@ class Guard:
             data = self.link.recv(1 << 16)
         except OSError:
             return False
-        *lines, self._received = (self._received + data).split(b"\n")
-        for line in lines:
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            line = b"".join([*self._received, end])  # an environment may have megabytes
+            self._received.clear()
             self.handle(json.loads(line))
+        self._received.append(rest)
         return bool(data)
 
     def handle(self, message: dict[str, Any]) -> None:

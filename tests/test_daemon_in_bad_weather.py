@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -43,6 +44,37 @@ def workers(home: Home) -> list[int | None]:
     status = home.status()
     assert status is not None, home.log()
     return [worker["pid"] for worker in status["workers"]]
+
+
+JOB = """
+import os
+from nbjobs import job
+@job
+def told(count):
+    return [len(os.environ[f"BIG_{number}"]) for number in range(count)]
+"""
+
+
+@pytest.mark.weather("H7")
+def test_an_environment_as_large_as_the_system_takes_reaches_the_bodies(home: Home) -> None:
+    """From the first client, which starts the daemon, to the worker's children; with text that is no UTF-8, too."""
+    (home.work / "mine.py").write_text(JOB)
+    big = {f"BIG_{number}": "x" * 120_000 for number in range(15)}  # the system takes 2 MB in all
+    home.environment |= {**big, "ODD": os.fsdecode(b"caf\xe9")}
+    done = home.script("import mine\nprint(sum(mine.told.enqueue(15).result(timeout=60)))\n")
+    assert done.stdout == f"{15 * 120_000}\n"
+
+
+@pytest.mark.weather("H7")
+def test_an_environment_too_large_for_a_process_is_told(home: Home) -> None:
+    """By the daemon where the request is too long, by the system where the worker cannot have it; both go on."""
+    home.run("up", "--detach", "--no-worker")
+    for size, said in ((3 << 20, "cannot be started.*Argument list too long"), (17 << 20, "more than 16 MiB")):
+        request = hello(home.settings, environment())
+        request["worker"]["variables"] |= {"HUGE": "x" * size}
+        with pytest.raises(embedded.EmbeddedError, match=said):
+            ask(home.places, request)
+    assert home.status() is not None
 
 
 @pytest.mark.weather("D1")

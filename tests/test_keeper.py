@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -11,10 +12,13 @@ from typing import Any, cast
 
 import pytest
 
+from nbjobs import daemon
+from nbjobs.daemon import Daemon
 from nbjobs.embedded import Places
 from nbjobs.errors import EmbeddedError
 from nbjobs.keeper import Keeper, Wanted
 from nbjobs.programs import Program, Programs
+from nbjobs.settings import NbJobs
 from nbjobs.steward import Steward
 
 from .support import await_until
@@ -155,3 +159,23 @@ async def test_a_start_that_is_cancelled_disturbs_no_other(argv: list[str]) -> N
     program = await programs.start(["true"])
     assert await program.ended == 0
     await programs.close()
+
+
+@pytest.mark.weather("H7")
+async def test_a_request_longer_than_the_daemon_takes_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read to its end, and the answer says what is too long."""
+    monkeypatch.setattr(daemon, "REQUEST_MAX", 1000)
+    reader = asyncio.StreamReader(limit=1000)
+    reader.feed_data(json.dumps({"op": "hello", "wide": "x" * 5000}).encode() + b"\n")
+    answers: list[bytes] = []
+
+    class Writer:
+        write = staticmethod(answers.append)
+
+        async def drain(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    served = Daemon(NbJobs(), Places(Path("/r"), Path("/d")))
+    await served._serve(reader, cast(asyncio.StreamWriter, Writer()))
+    assert "environment variables" in json.loads(answers[0])["error"]
