@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .answers import ClaimReply, Reply, read_answer
+from .clock import Clock
 from .entry import Command, arq_deserialize, arq_serialize, entry_commands
 from .keys import USERS, Keys
 from .scripts import SCRIPTS
@@ -99,22 +99,6 @@ class Call(NamedTuple):
     def read(self, answer: Sequence[Any]) -> Reply:
         """Return what the script answered."""
         return read_answer(self.script, answer)
-
-
-class Clock:
-    """Redis time as last heard of; before the first answer this machine's, which is good enough for hints."""
-
-    def __init__(self) -> None:
-        self._ahead = time.time() - time.monotonic()
-
-    def heard(self, now: int) -> None:
-        """Take note of Redis time in ms."""
-        if now:
-            self._ahead = now / 1000 - time.monotonic()
-
-    def now(self) -> int:
-        """Return Redis time in ms."""
-        return round((time.monotonic() + self._ahead) * 1000)
 
 
 class Calls:
@@ -215,16 +199,17 @@ class Calls:
         head = [owner, outcome, str(wait_ms), "1" if failed else "0", result, error, d]
         return self._call("finish", run, head + last)
 
-    def lapse(self, run: str, owner: str = "", d: str = "") -> Call:
+    def lapse(self, run: str, owner: str = "", d: str = "", *, bounds: tuple[int, int] | None = None) -> Call:
         """Take a run back from an owner that is gone without a word; without owner, look whether that is so.
 
         Args:
             run: its id.
             owner: who is gone; from a sweeper ``""``.
             d: JSON of ``job.interrupt``.
+            bounds: between which Redis time lies, see `clock.SteadyClock`; by default it is what Redis says.
         """
         waits = ",".join(map(_ms, self._settings.crash_wait))
-        return self._call("lapse", run, [owner, str(self._settings.max_crashes), waits, d])
+        return self._call("lapse", run, [owner, str(self._settings.max_crashes), waits, d, *map(str, bounds or ())])
 
     def control(self, run: str, op: str, n_seen: int, d: str = "", *, queue: str = "") -> Call:
         """Ask a run to do something: ``cancel now pause unpause accept restart``.
@@ -238,7 +223,8 @@ class Calls:
         """
         if op not in OPS:
             raise ValueError(f"op is {op!r}, expected one of {', '.join(OPS)}")
-        return self._call("control", run, [op, str(n_seen), d])._replace(queue=queue)
+        before = (self.sign(),) if op in ("unpause", "accept", "restart") else ()
+        return self._call("control", run, [op, str(n_seen), d])._replace(before=before, queue=queue)
 
     def reopen(self, run: str, n_seen: int, from_step: int | None = None, d: str = "", *, queue: str = "") -> Call:
         """Open a run that has ended without completing.
@@ -251,7 +237,7 @@ class Calls:
             queue: where its next attempt goes.
         """
         from_ = "" if from_step is None else str(from_step)
-        return self._call("reopen", run, [str(n_seen), from_, d])._replace(queue=queue)
+        return self._call("reopen", run, [str(n_seen), from_, d])._replace(before=(self.sign(),), queue=queue)
 
     def sign(self) -> Command:
         """Return the command by which sweepers learn of this user; it goes before what they shall find."""

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import events
-from .calls import Call, Clock, Reply, entry_commands
+from .calls import Call, Reply, entry_commands
+from .clock import SteadyClock
 from .connection import AsyncClient, NoScriptError, translated
 from .intake import tags, text, whole
 from .keys import USERS, Keys, arq_in_progress, arq_job, arq_queue, arq_retry
@@ -59,6 +60,12 @@ def _host() -> str:
     return _NOT_HOST.sub(".", socket.gethostname().lower()) or "localhost"
 
 
+def steady_clock(settings: NbJobs) -> SteadyClock:
+    """Returns a clock for these leases: two times `renew` are enough for a living holder to renew its own."""
+    lease, renew = settings.lease, settings.renew
+    return SteadyClock(patience=min(2 * renew, lease), tolerance=(lease - renew) / 4)
+
+
 @dataclass(frozen=True)
 class Held:
     """A run, who holds it, and what its events and its next entry need.
@@ -98,11 +105,12 @@ class Leases:
     Args:
         client: of the run store.
         settings: limits and waits.
+        clock: Redis time, to be shared by all that a process knows of one Redis.
     """
 
-    def __init__(self, client: AsyncClient, settings: NbJobs) -> None:
+    def __init__(self, client: AsyncClient, settings: NbJobs, clock: SteadyClock | None = None) -> None:
         self.client = client
-        self.clock = Clock()
+        self.clock = clock or steady_clock(settings)
         self._settings = settings
         self._stores: dict[str, AsyncStore] = {}
 
@@ -114,6 +122,14 @@ class Leases:
                 self._stores.clear()
             found = self._stores[keys.u] = AsyncStore(self.client, keys, self._settings, clock=self.clock)
         return found
+
+    async def tell_time(self) -> int:
+        """Asks Redis what time it is, and returns that in ms."""
+        with translated(self.client):
+            seconds, micros = await self.client.time()
+        now = int(seconds) * 1000 + int(micros) // 1000
+        self.clock.heard(now)
+        return now
 
     async def prepare(self) -> None:
         """Loads the scripts where Redis has none, as after its restart: a client may not be allowed to."""
@@ -200,22 +216,32 @@ class Leases:
                 count += reply.code == "OK"
         return count
 
-    async def look(self, found: Sequence[tuple[Keys, str]]) -> list[tuple[Held, Reply]]:
-        """Looks at runs whose time has come: leases that ended, waits that are over, entries that are missing."""
+    async def look(
+        self, found: Sequence[tuple[Keys, str]], holds: Callable[[str], bool] = lambda owner: False
+    ) -> list[tuple[Held, Reply]]:
+        """Looks at runs whose time has come: leases that ended, waits that are over, entries that are missing.
+
+        Args:
+            found: the runs.
+            holds: whether an owner is an attempt of this process: its lease is renewed, however late that is.
+        """
         fields = await self.read(found)
         runs = [Held.of(keys, run, values) for (keys, run), values in zip(found, fields, strict=True)]
-        patience = f"its worker gave no sign for {self._settings.lease:g} s"
-        calls = [
-            self.store(held.keys).calls.lapse(
-                held.run, "", self.describe(held, reason="lease_lost", description=patience) if held.owner else ""
-            )
-            for held in runs
-        ]
+        bounds = self.clock.bounds()
+        calls = [self._renewal(held) if holds(held.owner) else self._look(held, bounds) for held in runs]
         seen = list(zip(runs, await self.send_all(calls), strict=True))
         # A run whose wait is over still says `scheduled` or `retrying`; QUEUE says that it may begin.
         waits = [one for one in seen if one[1].code == "QUEUE" or (one[1].code == "OK" and one[1].state == "queued")]
         await self._queue_missing(waits)
         return seen
+
+    def _renewal(self, held: Held) -> Call:
+        return self.store(held.keys).calls.renew(held.run, held.owner)
+
+    def _look(self, held: Held, bounds: tuple[int, int]) -> Call:
+        patience = f"its worker gave no sign for {self._settings.lease:g} s"
+        d = self.describe(held, reason="lease_lost", description=patience) if held.owner else ""
+        return self.store(held.keys).calls.lapse(held.run, "", d, bounds=bounds)
 
     async def send_all(self, calls: Sequence[Call]) -> list[Reply]:
         """Sends several calls in one round trip, loading the scripts where Redis has none."""

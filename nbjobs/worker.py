@@ -38,7 +38,7 @@ from .connection import RedisError, async_client
 from .entry import read_wake_up
 from .errors import NbjobsError, RedisUnavailable
 from .health import Server
-from .leases import Leases, new_worker_id
+from .leases import Leases, new_worker_id, steady_clock
 from .logbook import Logbook
 from .output import Line
 from .pool import Claim, Pool
@@ -88,7 +88,8 @@ class Worker(arq.worker.Worker):
         self._failed: BaseException | None = None
         self._services: list[asyncio.Task[None]] = []
         self._clients = _clients(url)
-        leases = Leases(self._clients[0], settings)
+        clock = steady_clock(settings)
+        leases = Leases(self._clients[0], settings, clock)
         self.children = Pool(settings, self._on_output, on_over=lambda: self._on_free("sync"))
         self.attempts = Attempts(
             leases,
@@ -98,10 +99,10 @@ class Worker(arq.worker.Worker):
             on_free=self._on_free,
             grace=settings.grace,
         )
-        self._renewal = Renewal(Leases(self._clients[1], settings), self.attempts, settings, queue=self.queue)
+        self._renewal = Renewal(Leases(self._clients[1], settings, clock), self.attempts, settings, queue=self.queue)
         self._listener = Listener(self._clients[2], self.queue, self._on_wake)
         self._logbook = Logbook(self._clients[3], settings)
-        self._sweeper = Sweeper(leases, settings)
+        self._sweeper = Sweeper(leases, settings, name=self.id, holds=self.attempts.held.__contains__)
         super().__init__(
             [arq.worker.func(attempt, name="attempt", timeout=_TEN_YEARS, keep_result=0, max_tries=1)],
             queue_name=keys.arq_queue(self.queue),
@@ -299,6 +300,8 @@ class Worker(arq.worker.Worker):
         with contextlib.suppress(RedisUnavailable):
             await self._renewal.sign_off()
         await end_all([*self._services, *self.tasks.values()])
+        with contextlib.suppress(RedisUnavailable):
+            await self._sweeper.leave()
         for client in [*self._clients, self.pool]:
             await client.aclose()
 

@@ -75,6 +75,8 @@ class Model:
         self.exists = True
         self.fields = {**given, **dict.fromkeys(zero, 0), "at": at if at > now else 0, "lease_until": 0}
         self.fields |= dict.fromkeys(("control", "owner", "last_owner", "step", "cursor", "done", "total", "view"), "")
+        if when.startswith("+"):
+            self.fields["wait"] = int(when[1:])
         if at > now:
             self._event("job.enqueued_at", d, "scheduled")
             return self._become("scheduled", at)
@@ -97,7 +99,7 @@ class Model:
             if holds:
                 return code
         run |= {"owner": owner, "fence": max(run["fence"] + 1, now), "at": 0, "attempt": run["attempt"] + 1}
-        run["lease_until"] = now + int(lease)
+        run |= {"lease_until": now + int(lease), "lease_ms": int(lease)}
         run["resumptions"] += bool(self.steps or run["cursor"])
         self._event("job.started", d, "running")
         return self._become("running", now + int(lease))
@@ -139,7 +141,7 @@ class Model:
         if control == "pause" or outcome == "paused":
             return self._closed("job.interrupt", d, "paused")
         if outcome == "retrying" and int(wait) > 0:
-            run["at"] = now + int(wait)
+            run |= {"at": now + int(wait), "wait": int(wait)}
             return self._closed("job.retry_scheduled", d, "retrying", run["at"])
         name = "job.retry_scheduled" if outcome == "retrying" else "job.interrupt"
         return self._closed(name, d, "queued", now + 5000)
@@ -167,7 +169,7 @@ class Model:
         pause = pauses[min(run["crashes"], len(pauses)) - 1]
         if not pause:
             return self._interrupted(d, "queued", due=now + 5000)
-        run["at"] = now + pause
+        run |= {"at": now + pause, "wait": pause}
         return self._interrupted(d, "retrying", "job.retry_scheduled", now + pause)
 
     def _control(self, own: list[str], now: int) -> str:  # noqa: PLR0911, PLR0912

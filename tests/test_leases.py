@@ -17,6 +17,8 @@ from nbjobs.settings import NbJobs
 from nbjobs.store import Store
 from nbjobs.sweeper import Sweeper
 
+from .support import await_until
+
 pytestmark = pytest.mark.leaky  # entries of arq's queue and the sweeper's lock stay
 
 ADA = Keys("ada")
@@ -54,6 +56,12 @@ def held(store: Store, owner: str = "me:1") -> Held:
     found = Held.of(ADA, "r1", dict(zip(fields, store.read("r1", *fields), strict=True)))
     assert found.owner == owner
     return found
+
+
+async def settle(leases: Leases) -> None:
+    """Let time go on without a jump for so long that a living holder would have renewed its lease."""
+    await leases.tell_time()
+    await await_until(lambda: leases.clock.settled, 5, "the clock has seen no jump")
 
 
 async def test_a_lapsed_run_is_queued_again(ada: Store, leases: Leases, redis_client: redis.Redis) -> None:
@@ -105,6 +113,7 @@ async def test_the_sweeper_takes_back_what_nobody_renews(ada: Store, leases: Lea
     ada.claim("r1", "me:1", 1)
     redis_client.hset(ADA.run("r1"), "lease_until", "1")
     redis_client.zadd(ADA.due, {"r1": 1})
+    await settle(leases)
     await Sweeper(leases, SETTINGS).look()
     assert ada.read("r1", "state", "crashes") == ["queued", "1"]
     assert entries(redis_client) == ["{ada}:r1:2"]
@@ -113,7 +122,7 @@ async def test_the_sweeper_takes_back_what_nobody_renews(ada: Store, leases: Lea
 async def test_the_sweeper_begins_what_has_waited(ada: Store, leases: Leases, redis_client: redis.Redis) -> None:
     """A run that says `scheduled` or `retrying` gets its entry when its time has come, not before."""
     enqueue(ada, delay_ms=100_000)
-    sweeper = Sweeper(leases, SETTINGS)
+    sweeper = Sweeper(leases, NbJobs(lease=1, renew=0.3, sweep=200))
     redis_client.zadd(ADA.due, {"r1": 1})
     wait = await sweeper.look()
     assert entries(redis_client) == []
@@ -121,7 +130,7 @@ async def test_the_sweeper_begins_what_has_waited(ada: Store, leases: Leases, re
     redis_client.hset(ADA.run("r1"), "at", "1")
     redis_client.zadd(ADA.due, {"r1": 1})
     redis_client.delete(keys.SWEEPER)
-    await sweeper.look()
+    await Sweeper(leases, SETTINGS).look()
     assert entries(redis_client) == ["{ada}:r1:1"]
 
 

@@ -425,7 +425,7 @@ def test_end_states_absorb(story: Story) -> None:
     story.store.lapse(RUN, OWNER)
     story.store.lapse(RUN)
     for op in ("cancel", "now", "pause", "unpause", "accept", "restart"):
-        assert story.store.control(RUN, op, 99).code == "ENDED"
+        assert story.store.send(story.store.calls.control(RUN, op, 99)._replace(before=())).code == "ENDED"
     assert story.store.send(story.store.calls.claim(RUN, "w2:b", 2)._replace(before=())).code == "ENDED"
     assert story.picture() == before
 

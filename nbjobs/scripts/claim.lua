@@ -23,6 +23,7 @@ put('owner', ARGV[5])
 put('fence', int(math.max(num(run.fence) + 1, now)))
 put('at', '0')
 put('lease_until', int(now + num(ARGV[7])))
+put('lease_ms', ARGV[7])
 add('attempt', 1)
 if num(run.steps) > 0 or run.cursor ~= '' then add('resumptions', 1) end
 entry('job.started', ARGV[8], 'running')

@@ -24,6 +24,7 @@ local from_now = ARGV[5]:sub(1, 1) == '+'
 local time = num(ARGV[5]) + (from_now and now or 0)
 if time > now then
   put('at', int(time))
+  if from_now then put('wait', ARGV[5]:sub(2)) end
   entry('job.enqueued_at', ARGV[6], 'scheduled')
   become('scheduled', time)
 else

@@ -25,6 +25,7 @@ elseif run.control == 'pause' or state == 'paused' then
 elseif state == 'retrying' and wait > 0 then
   event, time = 'job.retry_scheduled', now + wait
   put('at', int(time))
+  put('wait', int(wait))
 else
   event = state == 'retrying' and 'job.retry_scheduled' or 'job.interrupt'
   state, time = 'queued', now + PUT_BACK
