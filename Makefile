@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
 endif
-.PHONY: help demo lab test lint types layers unit notebooks browser wheel contact-sheet pictures test-all mutants bench format clean env npm redis chromium programs
+.PHONY: help demo lab test lint types layers unit notebooks browser wheel contact-sheet pictures test-all mutants chaos bench format clean env npm redis chromium programs
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -71,6 +71,9 @@ test-all: ## all tests with each Python of 3.10 to 3.13 that is here
 
 mutants: env ## break the code on purpose: each time the tests must fail
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+chaos: env redis ## minutes of bad weather: kills, cuts, partitions; what must be zero is zero
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: env ## measure, and write benchmarks/results.json
 	$(BIN)/python benchmarks/run.py $(ARGS)

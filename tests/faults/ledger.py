@@ -36,7 +36,7 @@ class Ledger:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._known: list[Line] = []
+        self._known: dict[str, list[Line]] = defaultdict(list)
         self._read_to = 0
 
     def append(self, line: Line) -> None:
@@ -51,8 +51,8 @@ class Ledger:
         """Return a run's lines, oldest first; of one step or attempt where that is named."""
         return [
             line
-            for line in self._read()
-            if line.run == run and line.step == (step or line.step) and line.attempt == (attempt or line.attempt)
+            for line in self._read()[run]
+            if line.step == (step or line.step) and line.attempt == (attempt or line.attempt)
         ]
 
     def times(self, run: str, step: str) -> dict[int, list[Line]]:
@@ -71,14 +71,15 @@ class Ledger:
             if line.attempt == (attempt or line.attempt)
         ]
 
-    def _read(self) -> list[Line]:
-        """Return all lines; only what is new is read."""
+    def _read(self) -> dict[str, list[Line]]:
+        """Return all lines by run; only what is new is read."""
         if self.path.exists():
             with self.path.open("rb") as file:
                 file.seek(self._read_to)
                 whole, end, _ = file.read().rpartition(b"\n")
             self._read_to += len(whole) + len(end)
-            self._known += [Line(**json.loads(text)) for text in whole.splitlines()]
+            for line in (Line(**json.loads(text)) for text in whole.splitlines()):
+                self._known[line.run].append(line)
         return self._known
 
 

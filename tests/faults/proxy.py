@@ -1,4 +1,4 @@
-"""A proxy before Redis, in a thread of its own, that can cut connections, delay answers and lose them."""
+"""A proxy before Redis, in a thread of its own, that can cut connections, delay answers, lose them, or part the two."""
 
 from __future__ import annotations
 
@@ -19,19 +19,23 @@ class Proxy:
 
     Attributes:
         delay: seconds that each answer waits.
+        shut: whether each new connection is reset at once, as where nobody listens.
         lost: names of the scripts whose answer was lost, in order.
     """
 
     def __init__(self, target: Path) -> None:
         self.delay = 0.0
+        self.shut = False
         self.lost: list[str] = []
         self.connections = 0
         self._lose: dict[str, int] = {}
         self._target = str(target)
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
+        self._whole = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
+        self.heal()
         self._server: asyncio.Server = self._do(asyncio.start_server(self._serve, "127.0.0.1", 0))
         self.port: int = self._server.sockets[0].getsockname()[1]
 
@@ -53,6 +57,14 @@ class Proxy:
             return len(writers)
 
         return self._do(cut())
+
+    def part(self) -> None:
+        """Let nothing through, either way, until `heal`: a partition. What was on its way arrives afterwards."""
+        self._loop.call_soon_threadsafe(self._whole.clear)
+
+    def heal(self) -> None:
+        """End the partition."""
+        self._loop.call_soon_threadsafe(self._whole.set)
 
     def close(self) -> None:
         """Cut everything and end."""
@@ -83,6 +95,8 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.add(writer)
+        if self.shut:
+            return self._reset(writer)
         doomed: list[str] = []
         to_redis = None
         with contextlib.suppress(OSError, asyncio.CancelledError):
@@ -105,6 +119,7 @@ class Proxy:
                 if times and b"EVALSHA\r\n$40\r\n" + SCRIPTS[script].sha.encode() in data:
                     self._lose[script] -= 1
                     doomed.append(script)
+            await self._whole.wait()
             target.write(data)
             await target.drain()
 
@@ -115,6 +130,7 @@ class Proxy:
             if doomed:
                 self.lost += doomed
                 return
+            await self._whole.wait()
             target.write(data)
             await target.drain()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import socket
 import threading
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +26,11 @@ _LINE = re.compile(rb'\+[\d.]+ \[\d+ (\S+)\] (".*")$')
 _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 _NAMES = {script.sha: name for name, script in SCRIPTS.items()}
 _FIELDS = ("state", "c", "n", "fence", "owner", "attempt", "crashes", "lease_until", "step", "cursor", "done")
-_FIELDS += ("view", "view_id", "last_id")
+_FIELDS += ("steps", "view", "view_id", "last_id")
 _WRITING = (b"HSET", b"XADD", b"HSETNX", b"HINCRBY", b"HDEL", b"DEL", b"XTRIM", b"SET")
 _PLAIN = (b"missing_since",)  # the one field that is not written by a script
 _KEYS_AND_LIMITS = 4  # arguments before a script's own: id and three limits
+REMEMBERED = "(remembered)"
 _C = {"commit": 2, "finish": 7}  # place of the commit number among a script's own arguments
 
 
@@ -68,21 +71,49 @@ class Recorder:
         self._path = path
         self._prefix = Keys(user).run("")
         self._echoed: set[str] = set()
+        self._follows = False
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._count = 0
         self.listen()
 
-    def listen(self) -> None:
-        """Begin to listen, again after a restart."""
+    def listen(self, remembered: Mapping[str, Mapping[str, str]] | None = None) -> None:
+        """Begin to listen, again after a restart.
+
+        Args:
+            remembered: hashes of runs, with which this life of the server begins; they are noted as if they had been
+                written by a call `REMEMBERED`.
+        """
         self.life += 1
+        for run, fields in (remembered or {}).items():
+            kept = {name: fields[name] for name in _FIELDS if name in fields}
+            self.calls.append(Asked(REMEMBERED, run, [""], self.life, kept))
+        self._thread = threading.Thread(target=self._run, args=(self._connect(),), name="recorder", daemon=True)
+        self._thread.start()
+
+    def follow(self) -> None:
+        """From now on listen to each life of the server, as soon as it begins: for those that others start."""
+        self._follows = True
+
+    def _connect(self) -> socket.SocketIO:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(self._path))
         self._socket.sendall(b"MONITOR\r\n")
         stream = self._socket.makefile("rb")
-        assert stream.readline() == b"+OK\r\n"
-        self._thread = threading.Thread(target=self._read, args=(stream, self.life), name="recorder", daemon=True)
-        self._thread.start()
+        if (line := stream.readline()) != b"+OK\r\n":
+            raise ConnectionError(f"Redis answers {line!r} to MONITOR")
+        return stream
+
+    def _run(self, stream: socket.SocketIO) -> None:
+        self._read(stream, self.life)
+        while self._follows:
+            try:
+                stream = self._connect()
+            except OSError:
+                time.sleep(0.002)
+                continue
+            self.life += 1
+            self._read(stream, self.life)
 
     def catch_up(self, client: redis.Redis) -> None:
         """Return when all that was asked before is here."""
@@ -106,6 +137,7 @@ class Recorder:
 
     def close(self) -> None:
         """Listen no longer."""
+        self._follows = False
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)

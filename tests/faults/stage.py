@@ -109,7 +109,7 @@ class Stage:
     def enqueue(self, job: Job[Any, Any], *args: Any, **kwargs: Any) -> Run:
         """Enqueue a job, and follow its run from the start."""
         run = job.enqueue(*args, **kwargs)
-        self.transcripts[run.id] = Transcript(run.id, USER, self.settings)
+        self.transcripts[run.id] = Transcript(run.id, self.keys.user, self.settings)
         return run
 
     def restart_redis(self) -> None:
