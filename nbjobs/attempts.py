@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import random
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -21,11 +20,11 @@ from typing import Any, TypeVar
 from msgspec import structs
 
 from .asked import Asked, Holding
+from .backoff import Backoff
 from .calls import ClaimReply, Command, Reply
 from .claim import Claim, Overrun
-from .connection import translated
+from .connection import FAILURES, translated
 from .entry import TOLD
-from .errors import RedisUnavailable
 from .intake import stream_id, whole
 from .keys import Keys, enc, parse_arq_id
 from .leases import SCHEMA, Held, Leases, arq_id_of, forget_entry, new_owner
@@ -282,20 +281,18 @@ class Attempts:
             logger.warning("run %s: %s; it is %s now", held.run, fate, reply.state)
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T | None:
-        """Calls until Redis answers; None where it does not and this worker ends."""
-        pause, loop = 0.02, asyncio.get_running_loop()
+        """Calls until Redis answers; None where it does not and this worker ends. An error of the call is raised."""
+        backoff, loop = Backoff(logger, longest=_LONGEST_PAUSE, insists=True), asyncio.get_running_loop()
         last: float | None = None
         while True:
-            try:
+            with backoff:
                 return await call()
-            except RedisUnavailable as error:
-                if self.draining and last is None:
-                    last = loop.time() + _LAST_MOMENT
-                if last is not None and loop.time() > last:
-                    logger.warning("a run is left to the sweeper: %s", error)
-                    return None
-            await asyncio.sleep(pause * (0.5 + random.random()))
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            if self.draining and last is None:
+                last = loop.time() + _LAST_MOMENT
+            if last is not None and loop.time() > last:
+                logger.warning("a run is left to the sweeper: %s", backoff.error)
+                return None
+            await asyncio.sleep(backoff.pause)
 
     def _is_to_sign(self, keys: Keys) -> bool:
         """Whether sweepers must be told of this user; once a minute is enough, they forget after a day."""
@@ -318,7 +315,7 @@ class Attempts:
         try:
             (last,) = await self._leases.store(holding.held.keys).read(holding.held.run, "last_id")
             seconds = (self._leases.clock.now() - int((last or "").partition("-")[0])) / 1000
-        except (RedisUnavailable, ValueError):
+        except (*FAILURES, ValueError):
             logger.debug("the length of the item is unknown", exc_info=True)
         logger.warning(
             "run %s: the item under way has taken %.1f s and did not end within the grace of %g s. "

@@ -30,8 +30,8 @@ from redis.retry import Retry
 from . import embedded
 from .errors import RedisUnavailable, SettingsError
 from .outages import (
+    FAILURES,
     LOST,
-    RETRYABLE,
     ConnectionError,
     NoPermissionError,
     NoScriptError,
@@ -51,13 +51,14 @@ except ImportError:  # an extra of redis-py that arq asks for; without it all wo
     pack_command = None  # type: ignore[assignment]
 
 __all__ = [
-    "RETRYABLE",
+    "FAILURES",
     "AsyncClient",
     "Client",
     "ConnectionError",
     "NoPermissionError",
     "NoScriptError",
     "OutOfMemoryError",
+    "PubSub",
     "RedisError",
     "ResponseError",
     "TimeoutError",
@@ -74,6 +75,7 @@ __all__ = [
 
 Client = redis.Redis
 AsyncClient = redis.asyncio.Redis
+PubSub = redis.asyncio.client.PubSub
 
 OLDEST = (7, 0)
 """The first Redis whose scripts can be refused whole when memory is full."""

@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Any
 
 from . import redis_server
+from .backoff import Backoff
 from .embedded import Places, forget
 from .errors import EmbeddedError, NbjobsError
 from .keeper import Keeper, Wanted
@@ -202,21 +203,25 @@ class Daemon:
 
     async def _serve_the_waiting(self) -> None:
         """Starts workers for runs of environments that an earlier daemon knew; no client of theirs need come."""
+        backoff = Backoff(logger, longest=_LOOK)
         while True:
-            with suppress(
-                NbjobsError
-            ):  # an interpreter or a folder that is gone: its runs wait, and their cards say so
+            # An interpreter or a folder that is gone: its runs wait, and their cards say so.
+            with suppress(NbjobsError), backoff:
                 for queue, environment in (await self.steward.waiting()).items():
                     if not any(one.wanted.queue == queue and not one.gone for one in self.keepers.values()):
                         await self.want(Wanted.of({**environment, "variables": dict(os.environ)}))
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(backoff.pause or _LOOK)
 
     async def _leave_when_idle(self) -> None:
         """Ends the daemon `idle_exit` seconds after the last client and the last unfinished run."""
         limit = self.settings.idle_exit
+        backoff = Backoff(logger)
         while True:
-            await asyncio.sleep(min(1.0, limit / 5))
-            if await self.steward.busy(OWN_CLIENTS):
+            await asyncio.sleep(backoff.pause or min(1.0, limit / 5))
+            busy = True
+            with backoff:
+                busy = await self.steward.busy(OWN_CLIENTS)
+            if busy:
                 self._visited = time.monotonic()
             elif time.monotonic() - self._visited >= limit:
                 logger.info("nobody has needed nbjobs for %g s: it ends", limit)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import threading
 import time
 from collections import deque
@@ -27,7 +26,7 @@ import msgspec
 
 from . import events, view
 from .allowance import Allowance
-from .connection import RETRYABLE
+from .backoff import Backoff
 from .steps import pack_cursor
 from .store import Commit, Reply
 from .ticker import TICK
@@ -75,15 +74,15 @@ class Ending(NamedTuple):
 
 
 def insist(call: Callable[[], T]) -> T:
-    """Call until Redis answers, however long that takes. The call must be safe to repeat."""
-    pause = 0.02
+    """Call until Redis answers, however long that takes. The call must be safe to repeat.
+
+    What Redis holds against the call itself is raised.
+    """
+    backoff = Backoff(_log, level=logging.INFO, insists=True)
     while True:
-        try:
+        with backoff:
             return call()
-        except RETRYABLE as error:
-            _log.info("%s Trying again.", error)
-            time.sleep(pause * (0.5 + random.random()))
-            pause = min(pause * 2, 2.0)
+        time.sleep(backoff.pause)
 
 
 class Journal:

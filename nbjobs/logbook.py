@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .allowance import Allowance
+from .backoff import Backoff
 from .codec import clean_text
-from .connection import AsyncClient, RedisError
+from .connection import FAILURES, AsyncClient, translated
 from .intake import whole
 from .keys import Keys
 from .output import Line
@@ -134,6 +135,7 @@ class Logbook:
 
     def __init__(self, client: AsyncClient, settings: NbJobs) -> None:
         self._client = client
+        self._backoff = Backoff(logger, longest=_PAUSE)
         self._keep = round(settings.keep * 1000)
         self._logs: dict[str, _Log] = {}
         self._arrived = asyncio.Event()
@@ -157,7 +159,7 @@ class Logbook:
             while due := [log for log in self._logs.values() if log.due]:
                 done = await self._write(due)
                 if any(log.due for log in due):
-                    await asyncio.sleep(_TICK if done else _PAUSE)
+                    await asyncio.sleep(_TICK if done else self._backoff.pause)
             self._written.set()
             self._forget()
 
@@ -168,9 +170,10 @@ class Logbook:
     async def _write(self, due: Sequence[_Log]) -> bool:
         """Writes what may be written of these; returns whether Redis took it."""
         try:
-            await self._ask_totals([log for log in due if log.total is None])
-        except (RedisError, OSError) as error:
-            logger.info("what bodies print waits, for Redis does not answer: %s", type(error).__name__)
+            with translated(self._client):
+                await self._ask_totals([log for log in due if log.total is None])
+        except FAILURES as error:
+            self._backoff.failed(error)
             return False
         taken = [(log, entries) for log in due if (entries := log.take())]
         if not taken:
@@ -182,12 +185,14 @@ class Logbook:
                 self._add(pipe, log, entry)
             pipe.pexpire(log.key, self._keep)  # the run may have ended, and nobody else would
         try:
-            await pipe.execute()
-        except (RedisError, OSError) as error:
+            with translated(self._client):
+                await pipe.execute()
+        except FAILURES as error:
             for log, entries in taken:
                 log.failed(entries)
-            logger.info("lines that bodies printed are dropped: %s", type(error).__name__)
+            self._backoff.failed(error)
             return False
+        self._backoff.over()
         return True
 
     async def _ask_totals(self, logs: Sequence[_Log]) -> None:

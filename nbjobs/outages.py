@@ -9,10 +9,9 @@ from typing import Any
 from redis import SSLConnection
 from redis.asyncio import SSLConnection as AsyncSSLConnection
 from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
     BusyLoadingError,
     ConnectionError,
+    InvalidResponse,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
@@ -22,12 +21,15 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from .errors import RedisUnavailable
+from .errors import RedisNotPrepared, RedisUnavailable
+from .redis_errors import find, text_of
 
 __all__ = [
+    "ELSEWHERE",
+    "FAILURES",
     "LOST",
-    "RETRYABLE",
     "ConnectionError",
+    "InvalidResponse",
     "NoPermissionError",
     "NoScriptError",
     "OutOfMemoryError",
@@ -41,8 +43,11 @@ __all__ = [
 LOST = (ConnectionError, TimeoutError, BusyLoadingError)
 """The answer did not come; whether the command was done is not known."""
 
-RETRYABLE = (RedisUnavailable, ConnectionError, TimeoutError, BusyLoadingError, OutOfMemoryError)
-"""What may pass by itself: whoever holds a run waits and sends the same call again."""
+ELSEWHERE = (ReadOnlyError,)
+"""Nothing was done, for another server is the one that is meant: asked for anew, it may be known by now."""
+
+FAILURES = (RedisUnavailable, RedisNotPrepared, RedisError, OSError)
+"""Whatever a call can meet that is Redis' doing, not the caller's."""
 
 
 @contextmanager
@@ -59,46 +64,15 @@ def translated(client: Any) -> Iterator[None]:
 
 def _told(error: BaseException, client: Any) -> str | None:
     """Return what is wrong and what to do, or None where the error says nothing about the connection."""
-    text = str(error)
-    for kinds, starts, told in _PLAIN_WORDS:
-        if isinstance(error, kinds) or (starts and text.startswith(starts)):
-            return told
+    meaning = find(error)
+    if meaning is not None:
+        return None if meaning.concerns == "call" else meaning.told.format(found=text_of(error))
+    if isinstance(error, InvalidResponse):
+        return "does not speak as Redis does: is that another service's port? Check NBJOBS_REDIS_URL."
     if isinstance(error, (*LOST, OSError)):
         tls = " and that it speaks TLS, as rediss:// says" if _uses_tls(client) else ""
         return f"does not answer ({_reason(error)}): check that it runs{tls}, and that NBJOBS_REDIS_URL is right."
     return None
-
-
-# By class, or by the error's first words where redis-py has no class for it.
-_PLAIN_WORDS: list[tuple[tuple[type[Exception], ...], tuple[str, ...], str]] = [
-    ((BusyLoadingError,), (), "is still loading its data: try again in a moment."),
-    (
-        (AuthenticationError, AuthorizationError),
-        ("NOAUTH", "WRONGPASS"),
-        "refuses the user or the password: check those in NBJOBS_REDIS_URL.",
-    ),
-    (
-        (),
-        ("DB index", "invalid DB index"),
-        "has no database of that number: check the one at the end of NBJOBS_REDIS_URL.",
-    ),
-    (
-        (OutOfMemoryError,),
-        ("OOM",),
-        "is full (maxmemory): free some memory or raise its limit. Runs wait, and go on then.",
-    ),
-    ((ReadOnlyError,), (), "is a replica and takes no writes: give the address of its primary."),
-    (
-        (),
-        ("MISCONF",),
-        "cannot save to its disk, so it refuses writes: look at its log and the disk's space.",
-    ),
-    (
-        (),
-        ("unknown command", "Error compiling script"),
-        "is too old, or no Redis: expected Redis 7.0 or later, or Valkey.",
-    ),
-]
 
 
 def _reason(error: BaseException) -> str:

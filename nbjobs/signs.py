@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from . import keys
 from .attempts import Attempts
-from .connection import AsyncClient, RedisError, translated
-from .errors import RedisUnavailable
+from .backoff import Backoff
+from .connection import AsyncClient, PubSub, TimeoutError, translated
 from .fleet import About
 from .leases import Held, Leases
 from .settings import NbJobs
@@ -25,7 +24,7 @@ logger = logging.getLogger("nbjobs.worker")
 
 _DAY_MS = 86_400_000
 _AT_ONCE = 200
-_LISTEN = 4.0
+_LISTEN = 2.0  # s of silence after which a wake-up's connection is asked for a sign, and given up
 _PAUSE = 0.5
 
 
@@ -47,20 +46,19 @@ class Renewal:
         self._since = 0
 
     async def run(self) -> None:
-        """Renews until cancelled; tries again soon where Redis does not answer."""
+        """Renews until cancelled; tries again soon whatever Redis answers."""
         loop = asyncio.get_running_loop()
-        due = loop.time()
+        backoff, due = Backoff(logger, longest=min(self._settings.renew, _PAUSE)), loop.time()
         while True:
-            try:
+            with backoff:
                 if loop.time() < due:
                     await self.renew(self._attempts.woken())
                 else:
                     await self.renew()  # first: a full Redis refuses the sign, but no renewal
                     await self.sign()
                     due = loop.time() + self._settings.renew
-            except RedisUnavailable as error:
-                logger.info("leases were not renewed: %s", error)
-                due = loop.time() + min(self._settings.renew, _PAUSE)
+            if backoff.pause:
+                due = loop.time() + backoff.pause
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._attempts.news.wait(), due - loop.time())
 
@@ -121,17 +119,27 @@ class Listener:
 
     async def run(self) -> None:
         """Listens until cancelled."""
-        pause = 0.02
+        backoff = Backoff(logger)
         while True:
-            try:
+            with backoff, translated(self._client):
                 async with self._client.pubsub(ignore_subscribe_messages=True) as heard:
                     await heard.subscribe(self._channel)
                     self._on_wake("")
-                    pause = 0.02
-                    while True:
-                        if (message := await heard.get_message(timeout=_LISTEN)) is not None:
-                            self._on_wake(str(message["data"]))
-            except (RedisError, OSError) as error:
-                logger.info("the worker polls, since it cannot listen: %s", type(error).__name__)
-            await asyncio.sleep(pause * (0.5 + random.random()))
-            pause = min(2 * pause, 2.0)
+                    backoff.over()
+                    await self._hear(heard)
+            await asyncio.sleep(backoff.pause)
+
+    async def _hear(self, heard: PubSub) -> None:
+        """Passes on what is heard; a connection that is silent is asked for a sign, for a dead one is silent too."""
+        asked = False
+        while True:
+            message = await heard.get_message(timeout=_LISTEN)
+            if message is not None:
+                asked = False
+                if message["type"] == "message":
+                    self._on_wake(str(message["data"]))
+            elif asked:
+                raise TimeoutError(f"no sign for {2 * _LISTEN:g} s")
+            else:
+                await heard.ping()
+                asked = True

@@ -13,8 +13,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from . import keys
-from .connection import async_client, translated
-from .errors import RedisUnavailable
+from .connection import FAILURES, async_client, translated
 from .keys import Keys
 from .leases import Leases, process_of
 from .settings import NbJobs
@@ -53,7 +52,7 @@ class Steward:
                     lambda owner: process_of(owner) == pid, f"worker process {pid} ended with {fate}"
                 )
                 return
-            except RedisUnavailable as error:
+            except FAILURES as error:
                 if asyncio.get_running_loop().time() > until:
                     logger.warning("what worker %d held is left to the sweeper: %s", pid, error)
                     return
@@ -92,22 +91,19 @@ class Steward:
 
     async def has_signed(self, queue: str, pid: int) -> bool:
         """Return whether the worker with this process has given its sign, though it may have died since."""
-        with suppress(RedisUnavailable), translated(self._client):
+        with suppress(*FAILURES), translated(self._client):
             return any(process_of(worker) == pid for worker in await self._client.zrange(keys.workers(queue), 0, -1))
         return False
 
     async def busy(self, own: tuple[str, ...]) -> bool:
         """Tells whether a client is connected or a run is unfinished. Paused runs wait for a client anyway."""
-        try:
-            with translated(self._client):
-                for connection in await self._client.client_list():
-                    if not str(connection.get("name", "")).startswith(own):
-                        return True
-                for user in await self._leases.users():
-                    if await self._client.exists(user.due):
-                        return True
-        except RedisUnavailable:
-            return True
+        with translated(self._client):
+            for connection in await self._client.client_list():
+                if not str(connection.get("name", "")).startswith(own):
+                    return True
+            for user in await self._leases.users():
+                if await self._client.exists(user.due):
+                    return True
         return False
 
     async def unfinished(self) -> dict[str, int]:

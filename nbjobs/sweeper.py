@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from .agenda import Agenda
+from .backoff import Backoff
 from .connection import ResponseError, translated
-from .errors import RedisUnavailable
 from .keys import SWEEPER, USERS, Keys
 from .leases import Leases, chunks
 from .settings import NbJobs
@@ -58,14 +58,12 @@ class Sweeper:
         self._ahead: deque[tuple[Keys, str]] = deque()  # runs whose time may lie too far ahead
 
     async def run(self) -> None:
-        """Sweeps until cancelled; an unreachable Redis is waited for."""
+        """Sweeps until cancelled; whatever Redis answers is waited out."""
+        backoff, wait = Backoff(logger, longest=self._settings.sweep), 0.0
         while True:
-            try:
+            with backoff:
                 wait = await self.look()
-            except RedisUnavailable as error:
-                logger.info("the sweeper waits: %s", error)
-                wait = self._settings.sweep
-            await asyncio.sleep(min(wait, self._settings.sweep))
+            await asyncio.sleep(min(backoff.pause or wait, self._settings.sweep))
 
     async def look(self) -> float:
         """Does what is due; returns the seconds until something else may be."""

@@ -11,7 +11,7 @@ What of arq is overridden, and why (a test guards each name):
 - `main`: polls again at once when a wake-up or a free place says so, not only twice a second, and goes
   on when Redis was away.
 - `start_jobs`: entries of attempts go to `Attempts`; all others (cron, your own functions) take arq's way.
-- `run_job`: an unreachable Redis ends no worker.
+- `run_job`: no error of Redis ends a worker.
 - `handle_sig`: drains instead of cancelling: cancelled jobs burn tries.
 """
 
@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import subprocess
 import sys
 from collections import deque
@@ -33,10 +32,11 @@ from arq.connections import ArqRedis
 
 from . import connection, embedded, keys
 from .attempts import Attempts, Candidate
+from .backoff import Backoff
 from .calls import arq_deserialize, arq_serialize
-from .connection import RedisError, async_client
+from .connection import FAILURES, RedisError, async_client
 from .entry import read_wake_up
-from .errors import NbjobsError, RedisUnavailable
+from .errors import NbjobsError
 from .health import Server
 from .leases import Leases, new_worker_id, steady_clock
 from .logbook import Logbook
@@ -137,16 +137,12 @@ class Worker(arq.worker.Worker):
         for service in (self._renewal.run(), self._sweeper.run(), self._listener.run(), self._logbook.run()):
             self._services.append(self._watched(service))
         logger.info("worker %s takes runs of queue %s, %d at a time", self.id, self.queue, self.settings.children)
-        pause = 0.05
+        backoff = Backoff(logger)
         while not self._stopping.is_set():
             self._woken.clear()  # before the poll, so that nothing is missed
-            try:
+            with backoff, connection.translated(self.pool):
                 await self._poll_iteration()
-                pause = 0.05
-            except (RedisError, OSError, RedisUnavailable) as error:
-                logger.warning("Redis does not answer, the worker waits: %s", error)
-                await asyncio.sleep(pause * (0.5 + random.random()))
-                pause = min(2 * pause, 2.0)
+            await asyncio.sleep(backoff.pause)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self.poll_delay_s)
 
@@ -261,7 +257,7 @@ class Worker(arq.worker.Worker):
         try:
             await self._take_in([id.encode()])
             self._start_ready()
-        except RedisUnavailable:
+        except FAILURES:
             self._woken.set()
 
     def _on_output(self, claim: Claim | None, lines: list[Line]) -> None:
@@ -297,10 +293,10 @@ class Worker(arq.worker.Worker):
             await asyncio.wait(list(self.tasks.values()), timeout=_LAST_WORDS + 3)
         await self.children.close()
         await self._logbook.flush(_LAST_WORDS)
-        with contextlib.suppress(RedisUnavailable):
+        with contextlib.suppress(*FAILURES):
             await self._renewal.sign_off()
         await end_all([*self._services, *self.tasks.values()])
-        with contextlib.suppress(RedisUnavailable):
+        with contextlib.suppress(*FAILURES):
             await self._sweeper.leave()
         for client in [*self._clients, self.pool]:
             await client.aclose()

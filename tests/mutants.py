@@ -223,8 +223,8 @@ MUTANTS = [
     Mutant(
         "a commit that Redis does not answer is given up",
         "journal.py",
-        "except RETRYABLE as error:",
-        "except ZeroDivisionError as error:",
+        "with backoff:\n            return call()",
+        "if backoff:\n            return call()",
         (FULL,),
     ),
     Mutant(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from nbjobs import connection
+from nbjobs import connection, redis_errors
 from nbjobs.calls import Call, Commit
 from nbjobs.errors import RedisNotPrepared, RedisUnavailable
 from nbjobs.scripts import NAMES, SCRIPTS
@@ -233,8 +233,9 @@ def test_tenant_needs_prepared_scripts_and_no_more(
         assert mine.send(calls[script]).code == code
     mine.control(RUN, "cancel", 99)
     assert mine.reopen(RUN, 99, 1).code == "OK"
-    with pytest.raises(connection.NoPermissionError):
+    with pytest.raises(RedisUnavailable, match="does not let this user do what is needed") as caught:
         Store(tenant, "bob", NbJobs()).enqueue("r9", FIELDS)
+    assert isinstance(caught.value.__cause__, connection.NoPermissionError)
     assert not redis_client.exists("nbjobs:{bob}:run:r9")
 
 
@@ -261,7 +262,7 @@ def test_full_redis_refuses_commits_whole_and_lets_runs_end(full: RedisServer) -
     with pytest.raises(RedisUnavailable, match="full") as caught:
         store.commit(RUN, OWNER, checkpoint())
     assert isinstance(caught.value.__cause__, connection.OutOfMemoryError)
-    assert isinstance(caught.value, connection.RETRYABLE)
+    assert redis_errors.find(caught.value.__cause__).concerns == "server"
     for refused in ("enqueue", "claim", "reopen"):
         with pytest.raises(RedisUnavailable, match="full"):
             store.send(calls_of(store)[refused])
