@@ -122,6 +122,7 @@ class AsyncChild:
     def _cancel(self, owner: str) -> None:
         """Cancels a body. One that has not begun has been told to stop, and hears of that at its first checkpoint."""
         if owner in self._begun:
+            self._desk.expect_cancel(owner)
             self._begun[owner].cancel()
 
     async def _run(self, claim: Claim) -> None:

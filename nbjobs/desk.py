@@ -8,6 +8,7 @@ to hear of it.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import os
@@ -23,7 +24,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from . import birth
+from . import birth, shown
 from .errors import NbjobsError
 from .vitals import Usage
 from .wire import Channel, Message
@@ -173,6 +174,10 @@ class Desk:
             )
             raise NbjobsError(msg)
 
+    def expect_cancel(self, owner: str) -> None:
+        """Tell an attempt that its task is being cancelled: one that comes from elsewhere is an error of its body's."""
+        self._stop(owner, "cancel")
+
     def send_runs_to_loop(
         self,
         on_run: Callable[[Claim | None], None],
@@ -247,8 +252,9 @@ def to_wire(outcome: object) -> Any:
 
 def tell_error(error: BaseException) -> str:
     """Prints what came out of an attempt, which takes care of its body's errors itself; its last line."""
-    traceback.print_exception(type(error), error, error.__traceback__)
-    return "".join(traceback.format_exception_only(type(error), error)).strip()
+    with contextlib.suppress(BaseException):  # an error of a body's class may refuse to be text
+        traceback.print_exception(type(error), error, error.__traceback__)
+    return f"{shown.kind(error)}: {shown.message(error)}"
 
 
 def done(claim: Claim, outcome: Any, *, error: str, usage: Usage | None, dirty: list[str]) -> Message:

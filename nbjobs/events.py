@@ -232,12 +232,20 @@ class EventReporter:
             self.notify(name, payload, stacklevel=stacklevel + 1, **parameters)
 
     def emit(self, event: Event, /) -> None:
-        """Hand on an event that is ready, as nbjobs does with its own; subscribers' errors stay away."""
+        """Hand on an event that is ready, as nbjobs does with its own; subscribers' errors stay away.
+
+        So does what else they raise: an attempt's end must not hang on it.
+        """
         targets = self._routes.get(event.name)
         if targets is None:
             targets = self._route(event.name)
         if targets:
-            self._hand(targets, event, False)
+            try:
+                self._hand(targets, event, False)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # a SystemExit, say
+                _log.warning("A subscriber of %s wanted to end what reported it", event.name, exc_info=True)
 
     def filtered(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Return payload with what looks like a secret hidden."""

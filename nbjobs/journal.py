@@ -13,6 +13,7 @@ commit takes: a loaded Redis is asked less often.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -24,9 +25,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from . import events, view
+from . import events, shown, view
 from .allowance import Allowance
 from .backoff import Backoff
+from .intake import whole
 from .steps import pack_cursor
 from .store import Commit, Reply
 from .ticker import TICK
@@ -47,6 +49,7 @@ _Beside = tuple["tuple[str, int, int | None] | None", str]  # how far a loop in 
 
 _PROGRESS_EVERY = 0.1  # seconds: ten progress events a second
 _OWN_EVENTS = 50  # a second of the body's own events; beyond that only the latest of each name
+_NAME = 1000  # bytes of the name of such an event; the store takes 1,024
 _BATCH = 200  # events in a commit; the store takes 256
 _SHORT = 1.0  # seconds of a run that need no view, ...
 _FEW = 50  # ... if it has had no more state events
@@ -197,7 +200,8 @@ class Journal:
 
     def note(self, event: Event) -> None:
         """Take an event of the body along; beyond 50 a second only the latest of each name."""
-        event = replace(event, timestamp=self.now_ns())
+        name = event.name if event.name.isprintable() else shown.cut(event.name, _NAME) or "?"
+        event = replace(event, name=name, timestamp=self.now_ns())
         with self.continuation.lock:
             if self._allowance.take():
                 self._pending.append(("o", event.name, events.encode(event)))
@@ -266,33 +270,54 @@ class Journal:
             return written
 
     def _write(self, commit: Commit) -> Reply:
-        return self._send(lambda: self._store.commit(self._claim.run, self._claim.owner, commit))
+        try:
+            reply = self._send(lambda: self._store.commit(self._claim.run, self._claim.owner, commit))
+        except UnicodeError:
+            self._c -= 1  # it was not sent
+            raise
+        self._c -= reply.code == "TOOBIG"  # nor was this stored: the next one has its number
+        return reply
 
     def close(self, ending: Ending) -> Reply:
-        """Write the attempt's end with the last commit, and answer the run as it stands then."""
+        """Write the attempt's end with the last commit, and answer the run as it stands then.
+
+        What the body has put into that commit never refuses the end: then it is written without.
+        """
         if os.getpid() != self._pid:
             return Reply("FENCED")
+        event = self._event("", ending.payload)
         with self._writing:
-            while len(self._pending) > _BATCH or len(self.continuation.results) > _RESULTS:
-                self.commit()
-            commit = self._gather(final=True)
-            event = self._event("", ending.payload)
-            reply = self._send(
-                lambda: self._store.finish(
-                    self._claim.run,
-                    self._claim.owner,
-                    ending.outcome,
-                    wait_ms=round(ending.wait * 1000),
-                    failed=ending.failed,
-                    result=ending.result,
-                    error=ending.error,
-                    d=events.encode(event),
-                    commit=commit,
-                )
-            )
+            try:
+                reply = self._finish(ending, event, self._last_commit())
+            except Exception:  # of what the body has put there: its items, their total
+                _log.warning("The last commit of run %s cannot be made; its end is written without.", self.run)
+                _log.debug("Why it cannot:", exc_info=True)
+                reply = Reply("TOOBIG")
+            if reply.code == "TOOBIG":
+                reply = self._finish(ending, event, None)
         if reply.code == "OK":
             events.reporter.emit(replace(event, name=closing_name(ending.outcome, reply.state)))
         return reply
+
+    def _last_commit(self) -> Commit | None:
+        while len(self._pending) > _BATCH or len(self.continuation.results) > _RESULTS:
+            self.commit()
+        return self._gather(final=True)
+
+    def _finish(self, ending: Ending, event: Event, commit: Commit | None) -> Reply:
+        return self._send(
+            lambda: self._store.finish(
+                self._claim.run,
+                self._claim.owner,
+                ending.outcome,
+                wait_ms=round(ending.wait * 1000),
+                failed=ending.failed,
+                result=ending.result,
+                error=ending.error,
+                d=events.encode(event),
+                commit=commit,
+            )
+        )
 
     def _gather(self, *, final: bool = False) -> Commit | None:
         """Build the next commit, or None where there is nothing to write and it is not the last one."""
@@ -320,23 +345,24 @@ class Journal:
             pending.insert(0, self._progress(step.name, cursor.value if cursor else None, done, step.total, beside))
         if moved:
             self._crashes = 0
-        self._c += 1
         if not partial:
             self._place = (pack_cursor(cursor) if cursor is not None else "", _text(done))
         seen, text = self._n, self._fold(pending)
-        return Commit(
-            c=self._c,
+        commit = Commit(
+            c=self._c + 1,
             n_seen=seen,
             view=text,
             moved=moved,
             step=step.name if step is not None else "",
             cursor=self._place[0],
             done=self._place[1],
-            total=_text(step.total if step is not None else None),
+            total=_text(_count(step.total) if step is not None else None),
             ended=[(self._meta(one), one.value or "") for one in ended],
             events=pending,
             results=results,
         )
+        self._c = commit.c  # last: one that could not be made has no number
+        return commit
 
     def _is_written(self, name: str, value: Any, done: int) -> bool:
         """Whether the last commit has this. A cursor by its identity: ``True == 1``, and they are two cursors."""
@@ -445,7 +471,7 @@ class Journal:
             "started": now - round(ended.duration),
             "ended": now,
             "done": ended.done,
-            "total": ended.total,
+            "total": _count(ended.total),
             "kept": ended.value is not None,
         }
         return msgspec.json.encode(meta).decode()
@@ -456,6 +482,13 @@ def closing_name(outcome: str, state: str) -> str:
     if state in ("completed", "failed", "cancelled"):
         return f"job.{state}"
     return "job.retry_scheduled" if outcome == "retrying" and state != "paused" else "job.interrupt"
+
+
+def _count(total: Any) -> int | None:
+    """Return how many items there are, as the body says; None where that is no count."""
+    with contextlib.suppress(Exception):  # it may be anything: NumPy's numbers count
+        return whole(total if total is None or type(total) is int else int(total))
+    return None
 
 
 def _text(number: int | None) -> str:

@@ -29,7 +29,7 @@ _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u206
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNWANTED = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff{_BIDI}]")
 _SECRET = re.compile("passw|secret|token|key|pwd|user")
-_NAMED = re.compile(r"""(['"]?)(?P<name>[\w.-]{1,64})\1\s*[=:]\s*""")
+_NAMED = re.compile(r"""(['"]?)(?<![\w.-])(?P<name>[\w.-]+)\1\s*[=:]\s*""")  # from a word's beginning only: linear
 _QUOTED = r"""[bruf]{0,2}(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)"""
 _LITERAL = re.compile(rf"""(?!['"]?\[FILTERED){_QUOTED}""")
 _VALUE = re.compile(rf"""(?!['"]?\[FILTERED)(?:{_QUOTED}|[^\s,;&)\]}}'"]+)""")

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 NOT_FOUND_LIMIT = 600.0  # seconds after which a run whose job cannot be found is paused
 _LATE = 1.0  # seconds that a body may take beyond its timeout to reach a checkpoint, or to end as a cancelled task
 _PACKAGE = str(Path(__file__).parent)
+_log = logging.getLogger("nbjobs.runner")
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -94,6 +96,7 @@ class Attempt:
         self._usage = usage or dict
         self.on_limit: Callable[[float, float], None] | None = None
         self._began = time.monotonic() - (claim.overrun.seconds if claim.overrun else 0)
+        self._inline = settings.adapter == "inline"
         self._client = client
         self._keys = Keys(claim.user)
         self._store = Store(client, claim.user, settings)
@@ -145,11 +148,12 @@ class Attempt:
                 with self._performing(job):
                     value = _called(job, args, kwargs)
                     self.continuation.finish()
-            except KeyboardInterrupt as error:  # only where the caller's own process runs the body
-                self._end(error)
-                raise
             except BaseException as error:
-                return self._end(error)
+                here = self._inline and type(error) is KeyboardInterrupt
+                outcome = self._end(error, asked=here)
+                if here:  # its process is the caller's, who wants that to stop
+                    raise
+                return outcome
             return self._close(endings.after_return(value))
 
     async def aperform(self) -> Outcome:
@@ -157,6 +161,7 @@ class Attempt:
 
         Whatever waits for Redis does so beside the event loop, which turns for others meanwhile.
         """
+        task = asyncio.current_task()
         with self._in_context():
             try:
                 await beside(self._fetch)
@@ -166,10 +171,14 @@ class Attempt:
                 with self._performing(job):
                     value = await _within(job.policy.timeout, _called(job, args, kwargs))
                     await self.continuation.afinish()
-            except GeneratorExit:  # nobody waits for it any more, and nothing can be awaited
-                raise
             except BaseException as error:
-                return await beside_to_the_end(functools.partial(self._end, error))
+                if type(error) is GeneratorExit and not _runs(task):
+                    raise  # nobody waits for it any more, and nothing can be awaited
+                here = self._inline and _is_stop_of(task, error)
+                outcome = await beside_to_the_end(functools.partial(self._end, error, asked=here))
+                if here:
+                    raise
+                return outcome
             return await beside_to_the_end(functools.partial(self._close, endings.after_return(value)))
 
     # -- before the body -----------------------------------------------------------------------------------------
@@ -261,25 +270,32 @@ class Attempt:
 
     # -- after the body ------------------------------------------------------------------------------------------
 
-    def _end(self, error: BaseException) -> Outcome:
-        """Write how an attempt ended that ``error`` left."""
-        self.continuation.fail(error)
-        if isinstance(error, Fenced):
+    def _end(self, error: BaseException, *, asked: bool) -> Outcome:
+        """Write how an attempt ended that ``error`` left; ``asked`` is whether it was stopped in this process."""
+        place = ""
+        try:
+            self.continuation.fail(error)
+            place = self.continuation.description
+        except BaseException:  # of the error's class, or of the items that the body loops over: the end counts
+            _log.warning("Where run %s stands in its step cannot be told", self.claim.run, exc_info=True)
+        kind = type(error)  # `isinstance` would ask the error for its class
+        if issubclass(kind, Fenced):
             return Outcome("fenced", description=str(error))
-        if isinstance(error, JobNotFound):
+        if issubclass(kind, JobNotFound):
             return self._put_back(error)
         overrun = self.claim.overrun
         facts = endings.Facts(
             policy=self._job.policy if self._job is not None else endings.Policy(),
             advanced=overrun.advanced if overrun is not None else self.continuation.advanced,
-            description=self.continuation.description,
+            asked=asked or self.journal.reason not in (None, "error", "timeout"),
+            description=place,
             failures=self.claim.failures,
             resumptions=self.claim.resumptions,
             counts=endings.counts_of(self._fields.get("error", "")),
         )
         return self._close(endings.after_error(error, facts))
 
-    def _put_back(self, error: JobNotFound) -> Outcome:
+    def _put_back(self, error: BaseException) -> Outcome:
         waited = insist(lambda: self._store.since(self.claim.run, "missing_since"))
         outcome = "paused" if waited > NOT_FOUND_LIMIT else "released"
         ended = self._close(Ending(outcome, {"reason": "not_found", "description": str(error)}))
@@ -290,7 +306,7 @@ class Attempt:
             self.journal.happened(name, payload)
         usage = self._usage() if self.claim.overrun is None else {}
         payload = {**ending.payload, **usage, "duration": round((time.monotonic() - self._began) * 1000, 2)}
-        wait = 0.0 if self._settings.adapter == "inline" else ending.wait  # waits are told, not slept
+        wait = 0.0 if self._inline else ending.wait  # waits are told, not slept
         reply = self.journal.close(ending._replace(payload=payload, wait=wait))
         if not reply.ok:
             return Outcome("fenced", reply.state, f"the end was refused: {reply.code}")
@@ -315,10 +331,38 @@ def _called(job: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
 
 
 async def _within(timeout: float | None, body: Awaitable[Any]) -> Any:
+    if timeout is None:
+        return await body
     try:
-        return await asyncio.wait_for(body, timeout)
+        value, stop = await asyncio.wait_for(_contained(body), timeout)
     except asyncio.TimeoutError as error:
         raise TimeoutError(str(error) or f"the attempt took longer than {timeout} s") from error
+    if stop is not None:
+        raise stop
+    return value
+
+
+async def _contained(body: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    """Return what a body returns or ends itself with: out of a task, that would end the loop and all bodies in it."""
+    try:
+        return await body, None
+    except (SystemExit, KeyboardInterrupt) as error:
+        return None, error
+
+
+def _runs(task: asyncio.Task[Any] | None) -> bool:
+    """Whether this code runs in that task; where it does not, somebody closes what the task was to run."""
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # the loop is gone
+        return False
+
+
+def _is_stop_of(task: asyncio.Task[Any] | None, error: BaseException) -> bool:
+    """Whether an error means that a person stops this process: by Ctrl-C, which asyncio turns into a cancel."""
+    cancelling = getattr(task, "cancelling", None)  # Python 3.10 has none
+    cancelled = type(error) is asyncio.CancelledError and (cancelling is None or cancelling() > 0)
+    return cancelled or type(error) is KeyboardInterrupt
 
 
 def _progress(fields: Mapping[str, str]) -> Progress:

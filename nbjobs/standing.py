@@ -189,7 +189,7 @@ class Standing:
             interrupted = isinstance(error, Interrupt)
             payload = self._outcome(step, interrupted=interrupted)
             if not interrupted:
-                told = {"type": type(error).__name__, "message": shown.message(error)}
+                told = {"type": shown.kind(error), "message": shown.message(error)}
                 payload["exception"] = told if item is None else {**told, "item": item}
             self._advanced = self._advanced or (step is self.current and step.advanced)
             self._stand_still(step)

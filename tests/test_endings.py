@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 
-from nbjobs.endings import Facts, Policy, after_error, after_return, counts_of
+from nbjobs import events
+from nbjobs.endings import Facts, Policy, after_error, after_return, counts_of, exception
 from nbjobs.errors import BadData, Interrupt, InvalidStepError, StepsChanged
+from nbjobs.event import EVENT_LIMIT, Event
+from nbjobs.journal import Ending
+from nbjobs.plain import clean_text
 from nbjobs.retries import Retry, declared, discarded, first_match
+from nbjobs.shown import masked
+
+from .faults import endjobs
+from .hostile import HOSTILE
 
 FRESH = Facts(Policy())
 ADVANCED = Facts(Policy(), advanced=True, description="at 'load', cursor 5", resumptions=1)
@@ -31,8 +40,8 @@ def test_a_value_that_is_no_data_completes_it_too() -> None:
 
 @pytest.mark.parametrize("error", [Interrupt("stopping"), asyncio.CancelledError(), KeyboardInterrupt()])
 def test_an_interrupt_releases_the_run(error: BaseException) -> None:
-    """No failure is counted."""
-    ending = after_error(error, FRESH)
+    """No failure is counted of a stop that was asked for."""
+    ending = after_error(error, FRESH._replace(asked=True))
     assert (ending.outcome, ending.failed, ending.payload["reason"]) == ("released", False, "stopping")
 
 
@@ -186,3 +195,94 @@ def test_a_retry_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> Non
     """With what was expected."""
     with pytest.raises(ValueError, match="expected"):
         Retry(OSError, **wrong)  # type: ignore[arg-type]
+
+
+# -- errors that do not want to be told ------------------------------------------------------------------------------
+
+BAD = [pytest.param(bad, id=name) for name, bad in HOSTILE.items()]
+ODD = [pytest.param(error, id=name) for name, error in endjobs.ODD.items()]
+STORED = 64 * 1024  # bytes of an error that Redis takes
+
+
+def fits(ending: Ending) -> dict[str, str]:
+    """Return the error that is stored, which is clean and not too long."""
+    assert len(ending.error.encode()) <= STORED
+    assert len(events.encode(Event("", ending.payload, {}, {}, 0)).encode()) <= EVENT_LIMIT
+    told: dict[str, str] = json.loads(ending.error)
+    for text in told.values():
+        assert text == clean_text(text)
+    return told
+
+
+@pytest.mark.weather("H5")
+@pytest.mark.parametrize("bad", BAD)
+def test_an_error_of_any_words_is_told(bad: str) -> None:
+    """As its text, the name of its class, its notes and its causes, cleaned and cut."""
+    ending = after_error(endjobs.hostile_error(bad), FRESH)
+    assert (ending.outcome, ending.failed, ending.payload["reason"]) == ("failed", True, "exception")
+    told = fits(ending)
+    words = clean_text(bad[:60]).split("\n")[0]
+    assert told["message"].startswith(words)
+    assert words.strip() in told["traceback"]
+
+
+@pytest.mark.weather("H5")
+@pytest.mark.parametrize("error", ODD)
+def test_an_error_that_refuses_to_be_told_is_told_all_the_same(error: BaseException) -> None:
+    """At worst by the name of its class: nothing that it raises comes out."""
+    told = fits(after_error(error, FRESH))
+    assert told["type"] in (type.__dict__["__name__"].__get__(type(error)), "GeneratorExit")
+
+
+@pytest.mark.weather("H5")
+def test_a_wait_that_cannot_be_computed_fails_the_run() -> None:
+    """The error of the function is told, with that of the body behind it."""
+
+    def wait(count: int) -> float:
+        raise SystemExit("no idea")
+
+    told = fits(after_error(OSError("gone"), Facts(Policy(retry_on=(Retry(OSError, wait=wait),)))))
+    assert (told["type"], told["message"]) == ("SystemExit", "no idea")
+    assert "OSError: gone" in told["traceback"]
+
+
+@pytest.mark.weather("H5")
+def test_a_value_that_cannot_be_looked_at_completes_the_run() -> None:
+    """Whatever its class raises."""
+
+    class Shy:
+        def __repr__(self) -> str:
+            raise SystemExit(3)
+
+    ending = after_return(Shy())
+    assert (ending.outcome, ending.result, ending.failed) == ("completed", "", False)
+    assert "SystemExit" in ending.payload["result_not_kept"]
+
+
+@pytest.mark.weather("M8")
+@pytest.mark.parametrize("text", ["x" * 99 + "=", "key: ", "password=x ", "\n", "'"])
+def test_a_long_error_is_cut_before_it_is_masked(text: str) -> None:
+    """100 MB cost no more than half a second, and hold the interpreter no longer."""
+    error = ValueError(text * (100_000_000 // len(text)))
+    began = time.process_time()
+    told = exception(error)
+    assert time.process_time() - began < 0.5
+    assert len(told["message"]) <= 4096
+    assert "password=x" not in told["traceback"]
+
+
+@pytest.mark.weather("M8")
+def test_masking_takes_a_time_that_grows_as_the_text_does() -> None:
+    """A word without end is looked at once."""
+    began = time.process_time()
+    assert masked("x" * 1_000_000 + "=") == "x" * 1_000_000 + "="
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.weather("H4")
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt()])
+def test_a_stop_that_nobody_asked_for_is_an_error(error: BaseException) -> None:
+    """It is counted as others are, and after progress the run goes on."""
+    failed, retried = after_error(error, FRESH), after_error(error, ADVANCED)
+    assert (failed.outcome, failed.failed) == ("failed", True)
+    assert (retried.outcome, retried.failed, retried.wait) == ("retrying", True, 5.0)
