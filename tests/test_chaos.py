@@ -12,7 +12,7 @@ from .chaos.__main__ import STAGES, play
 @pytest.mark.parametrize("stage", STAGES)
 def test_row_63_what_must_be_zero_is_zero(stage: str) -> None:
     """Some seconds of kills and cuts: runs of several kinds complete, and no invariant is broken."""
-    totals = play(stage, 5.0, seed=7)
+    totals = play(stage, 5.0, seed=7, least=3)
     print(totals.table())
     assert totals.fine, totals.findings
-    assert totals.runs >= 3 and totals.faults.total() >= 2, "too little was done to show anything"
+    assert totals.runs >= 3 and totals.faults.total() >= 3, "too little was done to show anything"

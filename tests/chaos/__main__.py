@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -22,8 +23,8 @@ ROUND = 45.0  # seconds between two calms
 STAGES: dict[str, Callable[[Path, Random, Totals], World]] = {"embedded": Default, "own": Own}
 
 
-def play(stage: str, seconds: float, seed: int, *, round_: float = ROUND) -> Totals:
-    """Play one stage for so long; return its totals."""
+def play(stage: str, seconds: float, seed: int, *, least: int = 0) -> Totals:
+    """Play one stage for so long, and until so many things were done to it; return its totals."""
     totals = Totals(f"{STAGES[stage].name}, seed {seed}")  # type: ignore[attr-defined]
     folder = Path(tempfile.mkdtemp(prefix="nbjobs-chaos-"))
     until, number = time.monotonic() + seconds, 0
@@ -31,7 +32,7 @@ def play(stage: str, seconds: float, seed: int, *, round_: float = ROUND) -> Tot
     try:
         while time.monotonic() < until:
             number += 1
-            _round(world, totals, number, min(until, time.monotonic() + round_), Random(f"{seed}/{number}"))
+            _round(world, totals, number, min(until, time.monotonic() + ROUND), Random(f"{seed}/{number}"), least)
             left = ", ".join(f"{name} {count}" for name, count in totals.broken.items()) or "nothing found"
             print(f"chaos: round {number}: {totals.runs} runs, {totals.faults.total()} faults, {left}", flush=True)
     finally:
@@ -43,12 +44,12 @@ def play(stage: str, seconds: float, seed: int, *, round_: float = ROUND) -> Tot
     return totals
 
 
-def _round(world: World, totals: Totals, number: int, until: float, dice: Random) -> None:
+def _round(world: World, totals: Totals, number: int, until: float, dice: Random, least: int) -> None:
     """Have runs in bad weather, then let it calm down and judge."""
     world.dice = dice
     world.begin(number)
     load, strikes = Load(world, dice), time.monotonic() + 1.0
-    while time.monotonic() < until:
+    while time.monotonic() < until or totals.faults.total() < least:
         world.tend()
         if time.monotonic() > strikes:
             world.strike()
@@ -72,6 +73,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.0, help="of each stage (default: 2)")
     parser.add_argument("--seed", type=int, default=None, help="default: another one each time; it is printed")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing of it is left then either
     seed = options.seed if options.seed is not None else int(time.time()) % 100_000
     print(f"chaos: {options.minutes:g} minutes of each stage, seed {seed}", flush=True)
     found = [play(stage, options.minutes * 60, seed) for stage in options.stages or STAGES]

@@ -71,14 +71,10 @@ class _Verdict:
 
     def _check_resumptions(self) -> None:
         """Each attempt began where Redis said: what was committed by then is not done again."""
-        order = list(self.plan.steps)
-        for attempt, (ended, step, done) in _begun(self.calls).items():
-            for line in self.world.ledger.lines(self.run.id, attempt=attempt):
-                told = f"run {self.run.id} ({self.plan.kind}), attempt {attempt}: {line}, {ended} steps, {step} {done}"
-                if line.step in order[:ended]:
-                    self.totals.find("finished steps run twice", told)
-                elif line.step == step and line.item < done and step not in self.plan.parallel:
-                    self.totals.find("committed items run twice", told)
+        ended, committed = checker.done_again(self.world, self.run, list(self.plan.steps), parallel=self.plan.parallel)
+        for what, lines in (("finished steps run twice", ended), ("committed items run twice", committed)):
+            for line in lines:
+                self.totals.find(what, f"run {self.run.id} ({self.plan.kind}): {line}")
 
     def _count(self) -> None:
         totals = self.totals
@@ -120,20 +116,6 @@ def _last(lines: list[Line], attempt: int, following: int) -> Line:
     """Return the last item of an attempt before the following one began: a zombie does one more."""
     until = _first(lines, following).ns
     return max((one for one in lines if one.attempt == attempt and one.ns < until), key=lambda one: one.ns)
-
-
-def _begun(calls: Iterable[Asked]) -> dict[int, tuple[int, str, int]]:
-    """Return where each attempt began, as far as that is known: ended steps, step, items done of it."""
-    found: dict[int, tuple[int, str, int]] = {}
-    known: dict[str, str] = {}
-    life = 0
-    for call in calls:
-        if call.life != life:
-            known, life = {}, call.life
-        known |= {name: call.wrote[name] for name in ("steps", "step", "done") if name in call.wrote}
-        if call.script == "claim" and "attempt" in call.wrote and len(known) == 3:
-            found[int(call.wrote["attempt"])] = (int(known["steps"]), known["step"], int(known["done"] or 0))
-    return found
 
 
 def _refused(calls: Iterable[Asked]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from nbjobs import connection, history, reading
 from nbjobs.run import Run
@@ -159,6 +159,41 @@ def check_steps(stage: Stage, run: Run, crashes: int) -> None:
     twice = [name for name, times in Counter(ended).items() if times > 1]
     assert not twice, f"steps {twice} ended twice"
     assert len(stage.ledger.lines(run.id, "prepare")) <= 1 + crashes
+
+
+def done_again(
+    stage: Stage, run: Run, order: Sequence[str], *, parallel: Collection[str] = ()
+) -> tuple[list[Line], list[Line]]:
+    """Return what was done again though Redis knew that it was done: items of ended steps, and committed items.
+
+    Args:
+        stage: where it ran.
+        run: the run.
+        order: its steps.
+        parallel: those of them whose items end in any order, so that their count says nothing of which.
+    """
+    of_ended, committed = [], []
+    for attempt, (ended, step, done) in _begun(stage.recorder.of(run.id)).items():
+        for line in stage.ledger.lines(run.id, attempt=attempt):
+            if line.step in order[:ended]:
+                of_ended.append(line)
+            elif line.step == step and line.item < done and step not in parallel:
+                committed.append(line)
+    return of_ended, committed
+
+
+def _begun(calls: Iterable[Asked]) -> dict[int, tuple[int, str, int]]:
+    """Return where each attempt began, as far as that was seen: how many steps had ended, its step, items done."""
+    found: dict[int, tuple[int, str, int]] = {}
+    known: dict[str, str] = {}
+    life = 0
+    for call in calls:
+        if call.life != life:
+            known, life = {}, call.life
+        known |= {name: call.wrote[name] for name in ("steps", "step", "done") if name in call.wrote}
+        if call.script == "claim" and "attempt" in call.wrote and len(known) == 3:
+            found[int(call.wrote["attempt"])] = (int(known["steps"]), known["step"], int(known["done"] or 0))
+    return found
 
 
 def _ends(event: object) -> bool:

@@ -29,11 +29,19 @@ class Worker:
         log: a file for its stderr.
         points: faults that it and its children are to meet.
         path: where it finds further modules.
+        root: of the source tree that it runs.
         settings: by name.
     """
 
     def __init__(
-        self, url: str, log: Path, *, points: list[Point] | None = None, path: Path | None = None, **settings: Any
+        self,
+        url: str,
+        log: Path,
+        *,
+        points: list[Point] | None = None,
+        path: Path | None = None,
+        root: Path = ROOT,
+        **settings: Any,
     ) -> None:
         self.log = log
         module = "tests.faults.launcher" if points else "nbjobs"
@@ -45,7 +53,7 @@ class Worker:
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, "worker"],
-                cwd=ROOT,
+                cwd=root,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

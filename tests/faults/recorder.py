@@ -24,7 +24,6 @@ from ..support import wait_until
 
 _LINE = re.compile(rb'\+[\d.]+ \[\d+ (\S+)\] (".*")$')
 _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"')
-_NAMES = {script.sha: name for name, script in SCRIPTS.items()}
 _FIELDS = ("state", "c", "n", "fence", "owner", "attempt", "crashes", "lease_until", "step", "cursor", "done")
 _FIELDS += ("steps", "view", "view_id", "last_id")
 _WRITING = (b"HSET", b"XADD", b"HSETNX", b"HINCRBY", b"HDEL", b"DEL", b"XTRIM", b"SET")
@@ -70,6 +69,7 @@ class Recorder:
         self.life = 0
         self._path = path
         self._prefix = Keys(user).run("")
+        self._names = {script.sha: name for name, script in SCRIPTS.items()}
         self._echoed: set[str] = set()
         self._follows = False
         self._socket: socket.socket | None = None
@@ -90,6 +90,14 @@ class Recorder:
             self.calls.append(Asked(REMEMBERED, run, [""], self.life, kept))
         self._thread = threading.Thread(target=self._run, args=(self._connect(),), name="recorder", daemon=True)
         self._thread.start()
+
+    def know(self, names: Mapping[str, str]) -> None:
+        """Know the scripts of another version too.
+
+        Args:
+            names: of the scripts, by their SHA-1.
+        """
+        self._names |= names
 
     def follow(self) -> None:
         """From now on listen to each life of the server, as soon as it begins: for those that others start."""
@@ -170,7 +178,7 @@ class Recorder:
 
     def _asked(self, words: list[bytes], life: int) -> Asked | None:
         args = [_text(word) for word in words[3 + int(words[2]) :]]
-        script = _NAMES.get(words[1].decode())
+        script = self._names.get(words[1].decode())
         if script is None or not _text(words[3]).startswith(self._prefix):
             return None
         call = Asked(script, args[0], args[_KEYS_AND_LIMITS:], life)
