@@ -25,6 +25,11 @@ class Agenda:
         self._asked: set[str] = set()
         self._waiting: list[str] = []
 
+    @property
+    def users(self) -> list[str]:
+        """All users there are."""
+        return list(self._signs)
+
     def signed(self, signs: Iterable[tuple[str, float]]) -> None:
         """Take note of all users and their last signs; a sign that is new is what counts, not its time."""
         found = dict(signs)
@@ -54,11 +59,10 @@ class Agenda:
 
     def turn(self, now: float, seconds: float) -> list[str]:
         """Return the users to be asked in a sweep that comes so long after the last one."""
-        if not self._waiting:
-            self._waiting = list(self._signs)
+        self._waiting = [u for u in self._waiting if u in self._signs] or self.users
         count = ceil(len(self._signs) * seconds / _ROUND)
         idle, self._waiting = self._waiting[:count], self._waiting[count:]
-        return list(dict.fromkeys([*self.due(now + SOON), *(u for u in idle if u in self._signs)]))
+        return list(dict.fromkeys([*self.due(now + SOON), *idle]))
 
     def first(self) -> float:
         """Return when the first run of anybody is due."""

@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 
 from .agenda import Agenda
 from .backoff import Backoff
-from .connection import ResponseError, translated
+from .connection import translated
 from .keys import SWEEPER, USERS, Keys
 from .leases import Leases, chunks
 from .settings import NbJobs
+from .tidying import Tidying, is_of_one_user
 
 logger = logging.getLogger("nbjobs.sweeper")
 
-_DAY = 86_400_000
 _HOUR = 3_600_000
 _SHORTEST = 0.02
 _SHARE = 200  # runs of a user that are looked at in one go
@@ -53,7 +53,8 @@ class Sweeper:
         self._name = name or secrets.token_hex(8)
         self._holds = holds
         self._agenda = Agenda()
-        self._swept = self._tidied = -float("inf")
+        self._tidying = Tidying(self._client, settings.keep)
+        self._swept = -float("inf")
         self._jumps = -1
         self._ahead: deque[tuple[Keys, str]] = deque()  # runs whose time may lie too far ahead
 
@@ -78,7 +79,6 @@ class Sweeper:
         for keys, run in found:
             seen.setdefault(keys.u, []).append(run)
         await self._ask(list(seen), seen)
-        await self._tidy_hourly()
         return self._wait()
 
     async def leave(self) -> None:
@@ -86,27 +86,6 @@ class Sweeper:
         with translated(self._client):
             if await self._client.get(SWEEPER) == self._name:
                 await self._client.delete(SWEEPER)
-
-    async def _tidy_hourly(self) -> None:
-        if time.monotonic() - self._tidied > _HOUR / 1000:
-            self._tidied = time.monotonic()
-            await self.tidy(await self._leases.users())
-
-    async def tidy(self, users: list[Keys]) -> None:
-        """Forgets users of whom nothing is left to do, and runs that Redis no longer keeps."""
-        now = self._leases.clock.now()
-        for keys in users:
-            with translated(self._client):
-                if not await self._client.exists(keys.due):
-                    score = await self._client.zscore(USERS, keys.u)
-                    if score is not None and score < now - _DAY:
-                        await self._client.zrem(USERS, keys.u)
-                old = await self._client.zrangebyscore(
-                    keys.runs, "-inf", now - round(self._settings.keep * 1000), start=0, num=_AT_ONCE
-                )
-                gone = [run for run in old if not await self._client.exists(keys.run(run))]
-                if gone:
-                    await self._client.zrem(keys.runs, *gone)
 
     async def _others_sweep(self) -> float:
         """Returns in how many seconds to ask again where another worker has the lock; 0 where it is ours."""
@@ -143,6 +122,7 @@ class Sweeper:
         with translated(self._client):
             self._agenda.signed(await self._client.zrange(USERS, 0, -1, withscores=True))
         self._swept = began
+        await self._tidying.some(self._agenda.users, clock.now())
         return self._agenda.turn(clock.now(), min(seconds, 2 * self._settings.sweep))
 
     async def _ask(self, users: Sequence[str], seen: Due | None = None) -> Due:
@@ -182,7 +162,7 @@ class Sweeper:
 
     def _put_off(self, u: str, error: Exception) -> None:
         """Leaves a user for a while whose key cannot be read; what concerns all users is raised."""
-        if not isinstance(error, ResponseError) or not str(error).startswith("WRONGTYPE"):
+        if not is_of_one_user(error):
             with translated(self._client):
                 raise error
         logger.warning("the runs of user %s are not looked at: %s", u, error)

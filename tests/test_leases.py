@@ -155,20 +155,6 @@ async def test_one_sweeper_looks_at_a_time(leases: Leases, redis_client: redis.R
     assert redis_client.zscore(ADA.due, "r1") == 1
 
 
-async def test_the_sweeper_forgets_what_is_no_longer_kept(
-    ada: Store, leases: Leases, redis_client: redis.Redis
-) -> None:
-    """Runs whose hash is gone leave the list; users of whom nothing is left leave theirs."""
-    enqueue(ada)
-    redis_client.zadd(ADA.runs, {"old": 1, "r1": 1})
-    redis_client.zadd(keys.USERS, {"bob": 1})
-    sweeper = Sweeper(leases, SETTINGS)
-    await sweeper.look()
-    await sweeper.tidy(await leases.users())
-    assert redis_client.zrange(ADA.runs, 0, -1) == ["r1"]
-    assert redis_client.zrange(keys.USERS, 0, -1) == ["ada"]
-
-
 async def test_scripts_are_loaded_where_redis_forgot_them(
     ada: Store, leases: Leases, redis_client: redis.Redis
 ) -> None:

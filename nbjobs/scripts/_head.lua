@@ -93,6 +93,8 @@ local function become(state, time)
     redis.call('XTRIM', KEYS[2], 'MAXLEN', '~', KEPT_EVENTS)
     for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[4]) end
     each_map('PEXPIRE', ARGV[4])
+  else                                           -- of a user who was let go
+    for i = 4, 5 do redis.call('PERSIST', KEYS[i]) end
   end
 end
 
