@@ -20,6 +20,7 @@ QUEUE     lapse without owner: nobody holds it, an arq entry is to be written
 NONE      lapse without owner: nothing to do
 TOOBIG    `Reply.detail` is larger than Redis shall hold
 BADTYPE   the key `Reply.detail` holds data of another type
+BADDATA   `Reply.detail` is no count, or none that fits the run
 ========  =============================================================================================
 """
 
@@ -32,6 +33,9 @@ from typing import Any
 from .intake import whole
 from .runview import STATES
 
+REFUSED = frozenset({"TOOBIG", "BADTYPE", "BADDATA"})
+"""Codes of a call that cannot be done however often it is sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -40,7 +44,7 @@ class Reply:
     Attributes:
         at: when the run may begin, 0 for now.
         control: what its holder is asked: ``pause``, ``cancel``, ``now`` or nothing.
-        detail: of the codes TOOBIG and BADTYPE.
+        detail: of the codes TOOBIG, BADTYPE and BADDATA.
     """
 
     code: str
@@ -97,7 +101,7 @@ def read_answer(script: str, answer: Sequence[Any]) -> Reply:
     """Return a script's answer, sent by Redis as text or bytes, as a record."""
     parts = [one.decode("utf-8", "surrogateescape") if isinstance(one, bytes) else one for one in answer]
     kind = ClaimReply if script == "claim" else Reply
-    if parts[0] in ("TOOBIG", "BADTYPE"):
+    if parts[0] in REFUSED:
         return kind(parts[0], detail=parts[1])
     found: dict[str, Any] = dict(zip(_FIELDS, parts, strict=False))
     for name in found.keys() - _TEXTS:

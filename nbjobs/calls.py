@@ -32,6 +32,8 @@ __all__ = [
 OUTCOMES = ("completed", "failed", "paused", "released", "retrying")
 OPS = ("cancel", "now", "pause", "unpause", "accept", "restart")
 
+LARGEST = 2**53 - 1  # that the scripts take for a count
+MAX_ENDED = 100_000  # steps of a run
 CODE_LIMIT = 1024 * 1024
 CODE_KEPT = 30 * 86_400_000  # ms
 
@@ -136,7 +138,7 @@ class Calls:
             queue: write the entry of its first attempt into this queue too, where it may begin at once.
             run: its id.
         """
-        when = f"+{delay_ms}" if delay_ms else "" if at_ms is None else str(at_ms)
+        when = f"+{_count(delay_ms)}" if delay_ms else "" if at_ms is None else _count(at_ms)
         before = [self.sign()]
         if fields.get("code"):
             before.append(("PEXPIRE", self.keys.code(fields["code"]), CODE_KEPT))
@@ -196,7 +198,7 @@ class Calls:
         if outcome not in OUTCOMES:
             raise ValueError(f"outcome is {outcome!r}, expected one of {', '.join(OUTCOMES)}")
         last = commit.arguments() if commit else ["", *Commit(0, 0, events=events).arguments()[1:]]
-        head = [owner, outcome, str(wait_ms), "1" if failed else "0", result, error, d]
+        head = [owner, outcome, _count(wait_ms), "1" if failed else "0", result, error, d]
         return self._call("finish", run, head + last)
 
     def lapse(self, run: str, owner: str = "", d: str = "", *, bounds: tuple[int, int] | None = None) -> Call:
@@ -265,7 +267,11 @@ def _flat(fields: Mapping[str, str]) -> list[str]:
 
 
 def _ms(seconds: float) -> str:
-    return str(round(seconds * 1000))
+    return _count(round(seconds * 1000))
+
+
+def _count(number: int) -> str:
+    return str(min(max(number, 0), LARGEST))
 
 
 def _text(number: int | str | None) -> str:

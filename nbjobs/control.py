@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 
 from . import connection, events, stream
-from .errors import InvalidStepError, RunEnded, RunLost
+from .answers import REFUSED
+from .calls import MAX_ENDED
+from .errors import BadData, InvalidStepError, RunEnded, RunLost
 from .events import Event
 from .intake import whole
 from .keys import arq_id, wake
@@ -21,6 +23,7 @@ from .settings import current
 from .store import Reply, Store, step_fields
 
 _HELD = ("running", "pausing", "cancelling")
+_TRIES = 100
 
 
 def ask(user: str, run: str, op: str) -> str:
@@ -29,20 +32,23 @@ def ask(user: str, run: str, op: str) -> str:
     Raises:
         RunEnded: it has ended, and ``op`` is not a cancel.
         RunLost: Redis has no such run.
+        BadData: something other than nbjobs has written to its keys.
     """
     store = Store(connection.client(), user, current())
-    while True:
+    for _ in range(_TRIES):
         n, queue = store.read(run, "n", "queue")
         if n is None:
             raise RunLost(f"Redis has no run {run} of {user}.", run=run)
         reply: Reply = store.control(run, op, whole(n) or 0, d=_event(user, run, op=op))
         if reply.code == "AGAIN":
             continue  # somebody else has asked meanwhile: look again
+        _check(reply, run)
         if reply.code == "ENDED" and op not in ("cancel", "now"):
             raise RunEnded(f"Run {run} has ended ({reply.state}), so there is nothing to {op}.", run=run)
         if reply.code == "OK":
             _hint(store, user, run, reply, queue or "")
         return reply.state
+    raise _unreadable(run, "others ask it for something all the time")
 
 
 def reopen(user: str, run: str, from_step: str | None) -> str:
@@ -52,9 +58,10 @@ def reopen(user: str, run: str, from_step: str | None) -> str:
         RunEnded: it completed; enqueue it again instead.
         InvalidStepError: it has no step of that name.
         RunLost: Redis has no such run.
+        BadData: something other than nbjobs has written to its keys.
     """
     store = Store(connection.client(), user, current())
-    while True:
+    for _ in range(_TRIES):
         n, queue, steps, step = store.read(run, "n", "queue", "steps", "step")
         if n is None:
             raise RunLost(f"Redis has no run {run} of {user}.", run=run)
@@ -63,12 +70,26 @@ def reopen(user: str, run: str, from_step: str | None) -> str:
         reply: Reply = store.reopen(run, whole(n) or 0, ordinal, d=d)
         if reply.code == "AGAIN":
             continue
+        _check(reply, run)
         if reply.code == "STATE" and reply.state == "completed":
             raise RunEnded(f"Run {run} has completed; to do its work again enqueue it again.", run=run)
         if reply.code == "OK":
             _hint(store, user, run, reply, queue or "")
             stream.stir(user, run)
         return reply.state
+    raise _unreadable(run, "others ask it for something all the time")
+
+
+def _check(reply: Reply, run: str) -> None:
+    if reply.code in REFUSED:
+        raise _unreadable(run, f"Redis answers {reply.code} {reply.detail}")
+
+
+def _unreadable(run: str, why: str) -> BadData:
+    return BadData(
+        f"Run {run} cannot be asked for anything: {why}. Something other than nbjobs has written to its keys; "
+        "to do its work enqueue it again."
+    )
 
 
 def _hint(store: Store, user: str, run: str, reply: Reply, queue: str) -> None:
@@ -80,6 +101,8 @@ def _hint(store: Store, user: str, run: str, reply: Reply, queue: str) -> None:
 
 
 def _ordinal(store: Store, run: str, name: str, steps: int, current_step: str) -> int:
+    if steps > MAX_ENDED:
+        raise _unreadable(run, f"it says that {steps:,} of its steps have ended, {MAX_ENDED:,} are possible")
     metas = store.read(run, *step_fields(steps)[::2]) if steps else []
     names = [found for meta in metas if meta and (found := _named(meta))]
     known = [*names, current_step] if current_step else names

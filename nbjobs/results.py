@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+import msgspec
 
 from . import codec
 from .errors import ResultNotKept, RunCancelled, RunFailed, RunLost
@@ -25,11 +26,11 @@ def outcome(run: str, state: str, result: str, error: str) -> Any:
     >>> outcome("r1", "completed", "[1,2]", "")
     [1, 2]
     """
-    told = json.loads(error) if error else {}
+    told = _told(error)
     if state == "completed":
         if result:
             return codec.decode(result)
-        why = told.get("not_kept", "it was not stored")
+        why = told.get("not_kept") or "it was not stored"
         raise ResultNotKept(f"Run {run} completed, but its result was not kept: {why}", run=run, reason=why)
     if state in ("failed", "dead"):
         kind, message = told.get("type", ""), told.get("message", "")
@@ -40,3 +41,12 @@ def outcome(run: str, state: str, result: str, error: str) -> Any:
     if state == "cancelled":
         raise RunCancelled(f"Run {run} was cancelled.", run=run)
     raise RunLost(f"Run {run} is {state}, though it had ended: Redis has lost what came last.", run=run)
+
+
+def _told(error: str) -> dict[str, str]:
+    """Return the texts of the stored error; what something else has written there tells nothing."""
+    try:
+        told = msgspec.json.decode(error) if error else {}
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return {}
+    return {name: text for name, text in told.items() if isinstance(text, str)} if isinstance(told, dict) else {}

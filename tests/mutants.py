@@ -29,6 +29,7 @@ MAPPING = "tests/test_mapping.py"
 EARLY = "tests/faults/test_early_looks.py"
 SCRIPTS, WORKER = "tests/test_store_scripts.py", "tests/test_worker.py"
 RUNNER = "tests/test_runner.py"
+GARBAGE = "tests/test_store_garbage.py"
 
 COMES_NEXT = f"{ZOMBIES}::test_row_08_a_zombie_is_refused_though_its_number_comes_next"
 LONG_CALL = f"{ZOMBIES}::test_row_10_an_item_that_holds_the_interpreter_keeps_its_lease"
@@ -112,6 +113,27 @@ MUTANTS = [
         "local view_fits = new.n_seen == run.n ",
         "local view_fits = true",
         (f"{SCRIPTS}::test_commit_keeps_the_old_view_where_another_has_written",),
+    ),
+    Mutant(
+        "a count of steps is believed",
+        "scripts/_head.lua",
+        "  if steps > MAX_ENDED or steps > 0 and not redis.call('HMGET', KEYS[1], 's:' .. int(steps))[1] then",
+        "  if false then",
+        (f"{GARBAGE}::test_a_run_that_counts_steps_it_has_not_keeps_what_it_has",),
+    ),
+    Mutant(
+        "steps are forgotten before all is checked",
+        "scripts/_head.lua",
+        "  in_slices('HDEL', removed)\n",
+        "  if #removed > 0 then redis.call('HDEL', KEYS[1], unpack(removed)) end\n",
+        (f"{GARBAGE}::test_steps_are_forgotten_however_many_they_are",),
+    ),
+    Mutant(
+        "anything that Lua reads is a number",
+        "scripts/_head.lua",
+        "  local number = #text <= 16 and text:find('^%d+$') and tonumber(text)\n",
+        "  local number = tonumber(text)\n",
+        (f"{GARBAGE}::test_a_garbled_argument_is_refused_or_taken_for_none",),
     ),
     Mutant("the crash count never rises", "scripts/lapse.lua", "add('crashes', 1)", "add('crashes', 0)", (POISON,)),
     Mutant(

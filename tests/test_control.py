@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nbjobs import interrupt, testing
-from nbjobs.errors import InvalidStepError, RunEnded, RunLost
+from nbjobs import connection, interrupt, testing
+from nbjobs.errors import BadData, InvalidStepError, RunEnded, RunLost
 from nbjobs.jobs import job
 from nbjobs.run import Run
 from nbjobs.settings import NbJobs, configure
@@ -140,3 +140,31 @@ def test_restarting_begins_again(paused: Run) -> None:
     testing.perform(paused)
     assert paused.state == "completed"
     assert done == ["prepared", "x", "x", "x", "x"]
+
+
+@pytest.mark.parametrize(
+    "garbled",
+    [{"n": "words"}, {"n": ""}, {"n": "-1", "control_n": "7"}, {"n": "2", "control_n": "9" * 15}, {"control_n": "nan"}],
+)
+def test_a_run_whose_numbers_are_spoilt_is_answered_all_the_same(
+    nbjobs_settings: NbJobs, garbled: dict[str, str]
+) -> None:
+    """Nobody waits for ever for a number that never comes."""
+    run = double.enqueue(1)
+    connection.client().hset(f"nbjobs:{{ada}}:run:{run.id}", mapping=garbled)
+    assert run.pause() == "paused"
+    assert run.cancel() == "cancelled"
+    assert run.retry() == "queued"
+    run.cancel()
+
+
+def test_a_run_whose_steps_are_spoilt_is_not_restarted(nbjobs_settings: NbJobs) -> None:
+    """It is refused, in words; nothing is asked of the client's memory either."""
+    run = double.enqueue(1)
+    run.pause()
+    connection.client().hset(f"nbjobs:{{ada}}:run:{run.id}", "steps", "1000000000000")
+    with pytest.raises(BadData, match=r"BADDATA steps.*enqueue it again"):
+        run.restart()
+    run.cancel()
+    with pytest.raises(BadData, match=r"1,000,000,000,000 of its steps"):
+        run.retry(from_step="load")

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- 5 op (cancel now pause unpause accept restart)  6 n_seen  7 d
 if gone then return answer('GONE') end
-if num(run.control_n) > num(ARGV[6]) then return answer('AGAIN') end   -- this call, or another's: look again
+if asked_since(ARGV[6]) then return answer('AGAIN') end   -- this call, or another's: look again
 if larger(7, MAX_EVENT) then return larger(7, MAX_EVENT) end
 if END[run.state] then return answer('ENDED') end
 
@@ -32,7 +32,10 @@ end
 if op == 'unpause' and run.control == 'pause' then return ask('', 'job.unpaused', 'running', lease_end) end
 if run.state ~= 'paused' then return answer('STATE') end
 
-if op == 'restart' then drop(1) end
+if op == 'restart' then
+  local refusal = drop(1)
+  if refusal then return refusal end
+end
 if op == 'accept' then put('accept', int(num(run.attempt) + 1)) end
 if num(run.at) > now then return done('job.unpaused', 'scheduled', num(run.at)) end
 put('at', '0')

@@ -7,6 +7,7 @@ if not gone then
 end
 if larger(6, MAX_EVENT) then return larger(6, MAX_EVENT) end
 if #ARGV > 6 + 2 * 64 then return {'TOOBIG', 'fields'} end
+if #ARGV % 2 == 1 then return {'BADDATA', 'fields'} end
 for i = 7, #ARGV do
   if larger(i, MAX_FIELD) then return larger(i, MAX_FIELD) end
 end
@@ -21,10 +22,10 @@ put('v', '1')
 put('view_id', '0-0')
 
 local from_now = ARGV[5]:sub(1, 1) == '+'
-local time = num(ARGV[5]) + (from_now and now or 0)
+local time = from_now and now + num(ARGV[5]:sub(2)) or num(ARGV[5])
 if time > now then
   put('at', int(time))
-  if from_now then put('wait', ARGV[5]:sub(2)) end
+  if from_now then put('wait', int(time - now)) end
   entry('job.enqueued_at', ARGV[6], 'scheduled')
   become('scheduled', time)
 else

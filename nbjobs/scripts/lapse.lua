@@ -8,8 +8,10 @@ if gone then
   return answer('GONE')
 end
 if larger(8, MAX_EVENT) then return larger(8, MAX_EVENT) end
+if larger(7, MAX_NAME) then return larger(7, MAX_NAME) end
 local function extra(field) return num(redis.call('HGET', KEYS[1], field)) end
-local earliest, latest = math.min(now, num(ARGV[9] or now)), math.max(now, num(ARGV[10] or now))
+local earliest = math.min(now, ARGV[9] and num(ARGV[9]) or now)
+local latest = math.max(now, ARGV[10] and num(ARGV[10]) or now)
 if ARGV[5] ~= '' then
   if not holds(ARGV[5]) then return answer(run.last_owner == ARGV[5] and 'AGAIN' or 'FENCED') end
 elseif run.owner == '' then                      -- the sweeper's look at a run that nobody holds: `due` is put right
@@ -30,8 +32,8 @@ elseif run.owner == '' then                      -- the sweeper's look at a run 
   look_at(now + math.max(LOST_WAKE_UP, math.min(now - num(run.last_id:match('^%d+')), LONG_QUEUED)))
   return answer('QUEUE')
 else                                             -- at a run that is held: who lives has renewed its lease
-  local ends, whole = num(run.lease_until), extra('lease_ms')
-  local impossible = whole > 0 and ends > latest + 2 * whole   -- given before the clock was set back
+  local ends, length = num(run.lease_until), extra('lease_ms')
+  local impossible = length > 0 and ends > latest + 2 * length   -- given before the clock was set back
   if ends > earliest and not impossible then
     look_at(ends > now and ends or now + LOOK_AGAIN)
     return answer('HELD')

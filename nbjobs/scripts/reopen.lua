@@ -1,11 +1,12 @@
 #!lua
 -- 5 n_seen  6 from_step (ordinal; '' keeps all)  7 d
 if gone then return answer('GONE') end
-if num(run.control_n) > num(ARGV[5]) then return answer('AGAIN') end   -- this call, or another's: look again
+if asked_since(ARGV[5]) then return answer('AGAIN') end   -- this call, or another's: look again
 if larger(7, MAX_EVENT) then return larger(7, MAX_EVENT) end
 if not END[run.state] or run.state == 'completed' then return answer('STATE') end
 
-if ARGV[6] ~= '' then drop(num(ARGV[6])) end
+local refusal = ARGV[6] ~= '' and drop(whole(ARGV[6]))
+if refusal then return refusal end
 for _, field in ipairs({'crashes', 'failures', 'at'}) do put(field, '0') end
 for _, field in ipairs({'control', 'result', 'error'}) do put(field, '') end
 entry('job.reopened', ARGV[7], 'queued')
