@@ -68,3 +68,14 @@ def hot(items: int) -> None:
     """Do next to nothing with many items, and tell it of each."""
     for number in step.each("count", range(items)):
         notify("counted", number=number)
+
+
+@job
+def flood(path: str, kind: str) -> None:
+    """Write lines of a kind until the process is ended, past Python's streams, which would be slower."""
+    send(path, time.monotonic_ns())
+    long = b"x" * 16_000 + b"\n"
+    piece = {"empty": b"\n", "short": b"ab\n", "binary": bytes(range(256)), "endless": b"x", "long": long}[kind]
+    data = piece * (1_000_000 // len(piece))
+    while True:
+        os.write(1, data)

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from nbjobs.output import Line
+from nbjobs.lines import Line
 from nbjobs.pool import Pool
 from nbjobs.settings import NbJobs, configure
 from tests.bodies import Claim

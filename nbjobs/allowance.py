@@ -18,12 +18,17 @@ class Allowance:
         self._burst = self._left = burst
         self._refilled = time.monotonic()
 
-    def take(self) -> bool:
-        """Answer whether one more may happen now, and count it if so."""
+    @property
+    def left(self) -> float:
+        """How many more may happen now."""
         now = time.monotonic()
         self._left = min(self._burst, self._left + (now - self._refilled) * self._rate)
         self._refilled = now
-        if self._left < 1:
+        return self._left
+
+    def take(self, count: int = 1) -> bool:
+        """Answer whether so many more may happen now, and count them if so."""
+        if self.left < count:
             return False
-        self._left -= 1
+        self._left -= count
         return True

@@ -18,7 +18,7 @@ from typing import Any
 from . import birth
 from .beside import beside
 from .desk import Claim, Desk, current_owner, done, tell_error, to_wire
-from .output import Line, LineCutter, timed
+from .lines import Line, LineCutter, timed
 from .ticker import ticker
 from .upkeep import Upkeep
 from .vitals import Meter, Usage
@@ -63,6 +63,12 @@ class SplitStream(io.TextIOBase):
         """Of the stream behind: an open line waits for its end."""
         self._plain.flush()
 
+    def go_on(self) -> None:
+        """Sends lines that were too many at once, as far as that may be now."""
+        with self._lock:
+            for owner, cutter in self._cutters.items():
+                self._send(owner, cutter.cut())
+
     def finish_line(self, owner: str) -> None:
         """Sends the open line of an attempt that has ended."""
         with self._lock:
@@ -72,7 +78,7 @@ class SplitStream(io.TextIOBase):
 
     def _send(self, owner: str, lines: list[Line]) -> None:
         if lines:
-            told = [(line.text, line.ns) for line in timed(lines)]
+            told = [(line.text, line.ns, line.missed) for line in timed(lines)]
             self._desk.report({"op": "print", "owner": owner, "stream": self._stream, "lines": told})
 
 
@@ -151,9 +157,8 @@ class AsyncChild:
         self._desk.report(done(claim, outcome, error=error, usage=used, dirty=dirty))
 
     def _finish_lines(self, owner: str) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, SplitStream):
-                stream.finish_line(owner)
+        for stream in _split():
+            stream.finish_line(owner)
         birth.flush_output()
 
     def _left_behind(self) -> list[str]:
@@ -167,6 +172,8 @@ class AsyncChild:
     async def _beat(self) -> None:
         while True:
             self._desk.report({"op": "beat"})
+            for stream in _split():
+                stream.go_on()
             await asyncio.sleep(BEAT_SECONDS)
 
 
@@ -180,6 +187,10 @@ def serve(first: Claim, desk: Desk, upkeep: Upkeep) -> None:
             asyncio.run(AsyncChild(desk, upkeep).serve(first))
     finally:
         sys.stdout, sys.stderr = plain
+
+
+def _split() -> list[SplitStream]:
+    return [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, SplitStream)]
 
 
 def _tasks_left(own: set[asyncio.Task[object]]) -> list[str]:

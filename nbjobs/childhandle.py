@@ -15,11 +15,13 @@ from typing import Protocol
 
 import msgspec
 
-from .output import Line, Pipe
+from .lines import Line
+from .output import READ_LIMIT, Pipe
 from .running import LAST_LINES, Claim, End, OnOutput, PoolError, Running
 from .wire import Link, Message
 
 _EOF_PATIENCE = 0.1  # between the end of a socket and the nursery's word that the process is dead
+_PACE = 0.005  # between two reads of a pipe that is full: a terminal takes no more in that time
 _STACK_PATIENCE = 0.1  # for a process to print its stack
 
 
@@ -185,7 +187,7 @@ class ChildHandle:
         if op == "started":
             running.started = True
         elif op == "print":
-            running.printed([Line(message["stream"], text, ns) for text, ns in message["lines"]])
+            running.printed([Line(message["stream"], *told) for told in message["lines"]])
         elif op == "limit":
             running.limit(message["timeout"], message["within"], self._end_late)
         elif op == "over":
@@ -239,9 +241,16 @@ class ChildHandle:
             self._on_output(None, lines)
 
     def _on_printed(self, pipe: Pipe) -> None:
-        pipe.read()
-        if pipe.ended:
+        full = pipe.read() >= READ_LIMIT
+        if pipe.ended or full or pipe.waiting:
             self._loop.remove_reader(pipe.fd)
+        if not pipe.ended and (full or pipe.waiting):
+            self._loop.call_later(_PACE, self._go_on, pipe)
+
+    def _go_on(self, pipe: Pipe) -> None:
+        if not pipe.ended:
+            pipe.go_on()
+            self._loop.add_reader(pipe.fd, self._on_printed, pipe)
 
     def _drain(self) -> None:
         for pipe in self._pipes:

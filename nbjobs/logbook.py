@@ -2,8 +2,8 @@
 
 One entry of a stream is one batch of lines: ``d`` is a JSON list of ``[stream, line, ns]``, ``t`` counts all lines of
 the run up to its end, those included that were dropped, so a reader knows how many it does not see; ``x`` is how many
-were dropped just before it. What is printed never holds up the worker: beyond its caps it is counted and dropped, the
-oldest first, since the last words say most.
+were dropped just before it. What is printed neither holds up the worker nor fills its memory while Redis is away:
+beyond its caps it is counted and dropped, the oldest first, since the last words say most.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .codec import clean_text
 from .connection import FAILURES, AsyncClient, translated
 from .intake import whole
 from .keys import Keys
-from .output import Line
+from .lines import Line
 from .settings import NbJobs
 
 logger = logging.getLogger("nbjobs.worker")
@@ -35,11 +35,15 @@ KEPT = 2_000
 """Lines that stay of a run, about; long ones count for several."""
 
 _ENTRY_LINES = 200
-_LINE_LIMIT = 4_096
+_LINE_LIMIT = 4_096  # characters
+_WIDE_LIMIT = 4_000  # where they may have four bytes each: a line fits into an entry
 _USUAL = 512  # bytes of a line that counts for one
 _RATE = 50.0  # entries a second of one run
 _BURST = 200.0
-_WAITING = 20_000  # lines of one run
+_TICK_ENTRIES = 4  # of one run in a tick: packing them holds up the loop
+_RUN_BYTES = 2_000_000  # of lines that wait, of one run
+_ALL_BYTES = 64_000_000  # of all
+_LINE_BYTES = 200  # of a line beside its text
 _TICK = 1 / _RATE
 _PAUSE = 0.5  # seconds until the next try where Redis does not answer
 _REMEMBERED = 1_000  # runs
@@ -57,12 +61,14 @@ class _Log:
 
     Attributes:
         total: lines up to the last entry, those dropped included; None where that must be asked first.
+        bytes: of the lines that wait, about.
     """
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.total: int | None = None
         self.dropped = 0
+        self.bytes = 0
         self._waiting: deque[Line] = deque()
         self._weights: deque[int] = deque()
         self._weight = 0
@@ -74,15 +80,26 @@ class _Log:
         return bool(self._waiting or self.dropped)
 
     def note(self, lines: Sequence[Line]) -> None:
-        self._waiting.extend(lines)
-        self._drop(_WAITING)
+        for line in lines:
+            cut = _cut(line)
+            self._waiting.append(cut)
+            self.bytes += _size(cut)
+        self.fit(_RUN_BYTES)
+
+    def fit(self, bytes: int) -> None:
+        """Drop the oldest lines until so many bytes wait at most."""
+        while self.bytes > bytes:
+            self._drop()
 
     def take(self) -> list[_Entry]:
-        """Return what may be written now; of what may not, only the last lines go on waiting."""
-        entries = []
-        while self.due and self._allowance.take():
+        """Return what may be written now; of what may not soon, only the last lines go on waiting."""
+        entries: list[_Entry] = []
+        while self.due and len(entries) < _TICK_ENTRIES:
+            if not self._allowance.take():
+                while len(self._waiting) > _ENTRY_LINES:
+                    self._drop()
+                break
             entries.append(self._next())
-        self._drop(_ENTRY_LINES)
         return entries
 
     def written(self, entries: Sequence[_Entry]) -> None:
@@ -103,26 +120,29 @@ class _Log:
         self.total = None
         self.dropped += sum(entry.lines + entry.dropped for entry in entries)
 
-    def _drop(self, keep: int) -> None:
-        for _ in range(len(self._waiting) - keep):
-            self._waiting.popleft()
-            self.dropped += 1
+    def _drop(self) -> None:
+        self.dropped += 1 + self._pop().missed
+
+    def _pop(self) -> Line:
+        line = self._waiting.popleft()
+        self.bytes -= _size(line)
+        return line
 
     def _next(self) -> _Entry:
-        kept: list[tuple[str, str, int]] = []
+        """Return the next lines that no gap divides, as many as an entry holds."""
+        kept: list[bytes] = []
         size = 2
         for line in islice(self._waiting, _ENTRY_LINES):
-            text = _shown(line.text)
-            more = len(msgspec.json.encode((line.stream, text, line.ns))) + 1
-            if size + more > ENTRY_LIMIT:
+            told = msgspec.json.encode((line.stream, clean_text(line.text), line.ns))
+            if kept and (line.missed or size + len(told) + 1 > ENTRY_LIMIT):
                 break
-            size += more
-            kept.append((line.stream, text, line.ns))
-        for _ in kept:
-            self._waiting.popleft()
+            size += len(told) + 1
+            kept.append(told)
         dropped, self.dropped = self.dropped, 0
+        for _ in kept:
+            dropped += self._pop().missed  # of the first one
         weight = max(1, len(kept), size // _USUAL)
-        return _Entry(msgspec.json.encode(kept).decode(), len(kept), dropped, weight)
+        return _Entry(f"[{b','.join(kept).decode()}]", len(kept), dropped, weight)
 
 
 class Logbook:
@@ -138,6 +158,7 @@ class Logbook:
         self._backoff = Backoff(logger, longest=_PAUSE)
         self._keep = round(settings.keep * 1000)
         self._logs: dict[str, _Log] = {}
+        self._bytes = 0
         self._arrived = asyncio.Event()
         self._written = asyncio.Event()
         self._written.set()
@@ -147,7 +168,11 @@ class Logbook:
         key = keys.log(run)
         log = self._logs.pop(key, None) or _Log(key)
         self._logs[key] = log  # the last one in the dict is the one that was used last
+        self._bytes -= log.bytes
         log.note(lines)
+        self._bytes += log.bytes
+        if self._bytes > _ALL_BYTES:
+            self._fit()
         self._written.clear()
         self._arrived.set()
 
@@ -175,7 +200,13 @@ class Logbook:
         except FAILURES as error:
             self._backoff.failed(error)
             return False
-        taken = [(log, entries) for log in due if (entries := log.take())]
+        taken = []
+        for log in due:
+            self._bytes -= log.bytes
+            if entries := log.take():
+                taken.append((log, entries))
+            self._bytes += log.bytes
+            await asyncio.sleep(0)  # a turn for others
         if not taken:
             return True
         pipe = self._client.pipeline(transaction=False)
@@ -211,13 +242,27 @@ class Logbook:
         more = ("x", entry.dropped) if entry.dropped else ()
         pipe.execute_command("XADD", log.key, "MAXLEN", "~", log.length, "*", "d", entry.d, "t", log.total, *more)
 
+    def _fit(self) -> None:
+        """Drop the oldest lines of those runs that have more waiting than their share, and so much that it lasts."""
+        due = [log for log in self._logs.values() if log.bytes]
+        for log in due:
+            self._bytes -= log.bytes
+            log.fit(_ALL_BYTES * 3 // 4 // len(due))
+            self._bytes += log.bytes
+
     def _forget(self) -> None:
         """Forgets the runs that have not printed for the longest time; what was counted of them is in Redis."""
         while len(self._logs) > _REMEMBERED:
             del self._logs[next(iter(self._logs))]
 
 
-def _shown(text: str) -> str:
-    """Returns a line as it is kept: safe, and cut where it is very long, which it says."""
-    rest = len(text) - _LINE_LIMIT
-    return clean_text(text) if rest <= 0 else f"{clean_text(text[:_LINE_LIMIT])}…(+{rest} characters)"
+def _cut(line: Line) -> Line:
+    """Return a line as long as it is kept; where it is cut, it says so."""
+    limit = _LINE_LIMIT if line.text.isascii() else _WIDE_LIMIT
+    rest = len(line.text) - limit
+    return line if rest <= 0 else line._replace(text=f"{line.text[:limit]}…(+{rest} characters)")
+
+
+def _size(line: Line) -> int:
+    """Return about how many bytes a line takes while it waits."""
+    return _LINE_BYTES + len(line.text) * (1 if line.text.isascii() else 4)

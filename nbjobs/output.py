@@ -5,7 +5,8 @@ reader in its own process, and a reader in the worker still has the last words o
 
 Two pipes and the events of a run would lose their order among each other, so Python's streams mark the end of each
 line with the time, and the reader takes the mark away. What others write there, C code and programs, has no mark
-and gets the time of what follows it.
+and gets the time of what follows it. A body can write such marks itself, so whoever takes the lines believes no time
+outside of its attempt.
 """
 
 from __future__ import annotations
@@ -17,88 +18,14 @@ import sys
 import time
 from collections.abc import Callable
 from io import TextIOWrapper
-from typing import NamedTuple
+
+from .lines import MARK, Line, LineCutter, timed
 
 if sys.platform != "win32":
     import fcntl
 
-LINE_LIMIT = 16_384
-"""A line longer than this many bytes is cut into several."""
-
 READ_LIMIT = 65_536
 """At most this many bytes are read at a time, so that one chatty body does not hold the worker."""
-
-
-_MARK = b"\x1e"  # then the time in ns as 16 hexadecimal digits, at the end of a line
-_MARK_LENGTH = 17
-
-
-class Line(NamedTuple):
-    """One line of output; `ns` is the time at which it was complete, by the clock of its process, 0 if unknown.
-
-    >>> Line("stderr", "disk nearly full").text
-    'disk nearly full'
-    """
-
-    stream: str
-    text: str
-    ns: int = 0
-
-
-class LineCutter:
-    r"""Cuts bytes into lines; of a line that redraws itself only the last state is kept.
-
-    >>> cutter = LineCutter("stdout")
-    >>> [line.text for line in cutter.feed(b" 10%\r 50%\r100%\ndo")]
-    ['100%']
-    >>> [line.text for line in cutter.feed(b"ne\n")], cutter.flush()
-    (['done'], [])
-    """
-
-    def __init__(self, stream: str) -> None:
-        self._stream = stream
-        self._rest = b""
-
-    def feed(self, data: bytes) -> list[Line]:
-        """The lines that `data` completes, without their line ends."""
-        *lines, rest = (self._rest + data).split(b"\n")
-        rest = _redrawn(rest, keep_return=True)
-        pieces = []
-        while len(rest) > LINE_LIMIT + _MARK_LENGTH:  # a mark that has half arrived is not cut
-            pieces.append(rest[:LINE_LIMIT])
-            rest = rest[LINE_LIMIT:]
-        self._rest = rest
-        found = []
-        for line in lines:
-            text, ns = _unmarked(line)
-            found += [Line(self._stream, piece, ns) for piece in _pieces(_redrawn(text))]
-        return found + [Line(self._stream, piece.decode("utf-8", "replace")) for piece in pieces]
-
-    def flush(self) -> list[Line]:
-        """What stands behind the last line end."""
-        rest, self._rest = _redrawn(self._rest), b""
-        return [Line(self._stream, piece) for piece in _pieces(rest)] if rest else []
-
-
-def _unmarked(line: bytes) -> tuple[bytes, int]:
-    """The line without its mark, and the time that it told."""
-    if line[-_MARK_LENGTH : 1 - _MARK_LENGTH] == _MARK:
-        with contextlib.suppress(ValueError):
-            return line[:-_MARK_LENGTH], int(line[1 - _MARK_LENGTH :], 16)
-    return line, 0
-
-
-def _redrawn(line: bytes, *, keep_return: bool = False) -> bytes:
-    shown = line.rstrip(b"\r")
-    kept = shown[shown.rfind(b"\r") + 1 :]
-    return kept + b"\r" if keep_return and len(shown) < len(line) else kept
-
-
-def _pieces(line: bytes) -> list[str]:
-    if len(line) <= LINE_LIMIT:
-        return [line.decode("utf-8", "replace")]
-    cuts = range(0, len(line), LINE_LIMIT)
-    return [line[at : at + LINE_LIMIT].decode("utf-8", "replace") for at in cuts]
 
 
 class MarkingStream(TextIOWrapper):
@@ -116,7 +43,7 @@ class MarkingStream(TextIOWrapper):
     def write(self, text: str, /) -> int:
         """Writes text; returns how many characters that were."""
         if isinstance(text, str) and "\n" in text and _identity(self.fileno()) == self._pipe:
-            super().write(text.replace("\n", f"{_MARK.decode()}{time.time_ns():016x}\n"))
+            super().write(text.replace("\n", f"{MARK}{time.time_ns():016x}\n"))
             return len(text)
         return super().write(text)
 
@@ -177,11 +104,21 @@ class Pipe:
         self._hand_on(self._cutter.feed(data))
         return len(data)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether lines wait that were too many at once."""
+        return self._cutter.waiting
+
+    def go_on(self) -> None:
+        """Hand on what waits, as far as that may be now."""
+        self._hand_on(self._cutter.cut())
+
     def drain(self) -> None:
         """Takes all that was written before now, and no endless stream of what is written meanwhile."""
         taken = 0
         while taken < self._capacity and (count := self.read()):
             taken += count
+        self._hand_on(self._cutter.cut(all=True))
 
     def finish_line(self) -> None:
         """Hands on a last line that has no line end."""
@@ -198,20 +135,6 @@ class Pipe:
     def _hand_on(self, lines: list[Line]) -> None:
         if lines:
             self._on_lines(timed(lines))
-
-
-def timed(lines: list[Line]) -> list[Line]:
-    """The lines, each with a time: who has none gets that of the one behind, and the last ones that of now.
-
-    >>> [line.ns for line in timed([Line("stdout", "in C"), Line("stdout", "in Python", 7)])]
-    [7, 7]
-    """
-    following = 0
-    found = []
-    for line in reversed(lines):
-        following = line.ns or following or time.time_ns()
-        found.append(line if line.ns else line._replace(ns=following))
-    return found[::-1]
 
 
 def _capacity(fd: int) -> int:

@@ -11,7 +11,7 @@ from heapq import merge
 from typing import Any, Protocol
 
 from .errors import NbjobsError
-from .output import Line
+from .lines import Line
 
 LAST_LINES = 20
 BATCH_LINES = 200
@@ -95,13 +95,14 @@ class Running:
         self.overdue = 0.0
         self._limit: asyncio.TimerHandle | None = None
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._began = time.time_ns()
         self._batch: list[Line] = []
         self._timer: asyncio.TimerHandle | None = None
         self._on_output = on_output
 
     def printed(self, lines: list[Line]) -> None:
         """Takes lines; hands them on when there are many, or soon."""
-        self.last_lines.extend(line.text for line in lines)
+        self.last_lines.extend(line.text for line in lines[-LAST_LINES:])
         self._batch.extend(lines)
         if len(self._batch) >= BATCH_LINES:
             self.flush()
@@ -127,17 +128,20 @@ class Running:
     def flush(self) -> None:
         """Hands on what was printed, in the order of time, by the clock of the run's events.
 
-        Each stream stays in its own order: a line without a mark has the time at which it was read, which may be
-        later than that of the line behind it.
+        No time lies outside of the attempt, whatever its body has said. Each stream stays in its own order: a line
+        without a mark has the time at which it was read, which may be later than that of the line behind it.
         """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        now = time.time_ns()
+        ahead = self.claim.origin + time.monotonic_ns() - now if self.claim.origin else 0
         streams = ([line for line in self._batch if line.stream == stream] for stream in ("stdout", "stderr"))
-        batch, self._batch = list(merge(*streams, key=_time)), []
-        if self.claim.origin:
-            ahead = self.claim.origin + time.monotonic_ns() - time.time_ns()
-            batch = [line._replace(ns=line.ns + ahead) for line in batch]
+        batch = [
+            Line(stream, text, min(max(ns, self._began), now) + ahead, missed)
+            for stream, text, ns, missed in merge(*streams, key=_time)
+        ]
+        self._batch = []
         for at in range(0, len(batch), BATCH_LINES):
             self._on_output(self.claim, batch[at : at + BATCH_LINES])
 

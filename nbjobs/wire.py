@@ -49,11 +49,15 @@ class Lines:
     """Cuts what a socket delivers into messages, however it was split on the way."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that `data` completes."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest.append(data)
+        if b"\n" not in data:
+            return []  # a long message is put together once
+        *lines, rest = b"".join(self._rest).split(b"\n")
+        self._rest = [rest]
         return [_decode(line) for line in lines if line]
 
 

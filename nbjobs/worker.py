@@ -39,8 +39,8 @@ from .entry import read_wake_up
 from .errors import NbjobsError
 from .health import Server
 from .leases import Leases, new_worker_id, steady_clock
+from .lines import Line
 from .logbook import Logbook
-from .output import Line
 from .pool import Claim, Pool
 from .settings import NbJobs
 from .signs import Listener, Renewal

@@ -126,6 +126,12 @@ def floods(attempt: Performance, count: int) -> None:
         print(number)
 
 
+def writes(attempt: Performance, text: str, times: int) -> None:
+    """Writes past Python's streams."""
+    for _ in range(times):
+        os.write(1, text.encode())
+
+
 def writes_in_c(attempt: Performance, size: int) -> None:
     """Writes with the interpreter locked: `PyDLL` does not release it."""
     data = b"x" * 99 + b"\n"
@@ -354,6 +360,11 @@ async def aprints(attempt: Performance, name: str) -> None:
         await asyncio.sleep(0.001)
         print(number)
     await asyncio.to_thread(print, name, "thread", end="")
+
+
+async def awrites(attempt: Performance, text: str, times: int) -> None:
+    for _ in range(times):
+        print(text, end="")
 
 
 async def ablocks(attempt: Performance) -> None:

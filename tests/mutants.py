@@ -396,6 +396,20 @@ MUTANTS = [
         "        return time.time_ns()\n",
         ("tests/faults/test_clocks.py::test_row_32_a_clock_that_is_set_in_the_middle_changes_nothing",),
     ),
+    Mutant(
+        "what waits of printed lines is not bounded in bytes",
+        "logbook.py",
+        "        self.fit(_RUN_BYTES)\n",
+        "",
+        ("tests/test_logbook.py::test_the_backlog_while_redis_is_away_is_bounded_in_bytes",),
+    ),
+    Mutant(
+        "a flood of lines is cut without an allowance",
+        "lines.py",
+        "room = max(int(self._allowance.left), _LEAST)",
+        "room = 1_000_000",
+        ("tests/test_output.py::test_a_flood_is_cut_within_its_allowance_and_counted",),
+    ),
 ]
 
 

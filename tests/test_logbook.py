@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,8 +14,8 @@ from nbjobs import history, logbook
 from nbjobs.connection import async_client
 from nbjobs.history import Gap, LogLine
 from nbjobs.keys import Keys
+from nbjobs.lines import Line
 from nbjobs.logbook import ENTRY_LIMIT, KEPT, Logbook
-from nbjobs.output import Line
 from nbjobs.settings import NbJobs
 
 from .support import RedisServer, await_until
@@ -73,10 +74,10 @@ async def test_lines_come_back_as_they_were_printed(writing: Writing, redis_clie
 async def test_an_entry_has_at_most_16_kib(writing: Writing, redis_client: redis.Redis) -> None:
     """What does not fit goes into the next one."""
     texts = ["x" * 1000] * 50 + ["\x01" * 3 + "€" * 3000] * 5
-    await writing.write(*texts)
+    await writing.write(*texts, "😀" * 4096)
     entries = redis_client.xrange(ADA.log("r1"))
     assert max(len(entry["d"].encode()) for _, entry in entries) <= ENTRY_LIMIT
-    assert read(redis_client) == ["x" * 1000] * 50 + ["€" * 3000] * 5
+    assert read(redis_client) == ["x" * 1000] * 50 + ["€" * 3000] * 5 + ["😀" * 4000 + "…(+96 characters)"]
 
 
 async def test_what_is_kept_is_safe_and_says_where_it_is_cut(writing: Writing, redis_client: redis.Redis) -> None:
@@ -168,3 +169,45 @@ async def test_lines_that_redis_did_not_take_are_counted() -> None:
         client.close()
         await writing.close()
     assert found in (["one", 2, "four"], ["one", "two", "three", "four"])
+
+
+@pytest.mark.weather("M1")
+async def test_the_backlog_while_redis_is_away_is_bounded_in_bytes(redis_url: str, redis_client: redis.Redis) -> None:
+    """At most 2 MB of a run and 64 MB of all wait; the newest lines stay, and what was dropped is counted."""
+    client = async_client(redis_url, retry=False)
+    book = Logbook(client, NbJobs())
+    texts = ["x" * 16_000, "€" * 5_000, "", "\U0001f600" * 4_000]
+    try:
+        for number in range(0, 12_000, 200):
+            book.note(ADA, "r1", [Line("stdout", f"{at} {texts[at % 4]}", at) for at in range(number, number + 200)])
+            assert _held(book, ADA.log("r1")) <= 2_000_000
+        for run in range(60):
+            for _ in range(10):
+                book.note(ADA, f"other{run}", [Line("stderr", "y" * 4_000) for _ in range(100)])
+            assert sum(_held(book, key) for key in book._logs) <= 64_000_000
+        assert min(_held(book, key) for key in book._logs) > 500_000  # none pays for all
+        writing = asyncio.create_task(book.run())
+        await book.flush(30)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        gap, *lines = read(redis_client)
+        assert isinstance(gap, int) and gap + len(lines) == 12_000
+        assert [str(line).partition(" ")[0] for line in lines] == [str(number) for number in range(gap, 12_000)]
+    finally:
+        await client.aclose()
+        redis_client.delete(*redis_client.keys("nbjobs:*"))
+
+
+def _held(book: Logbook, key: str) -> int:
+    """Return the bytes of the lines that wait, as Python counts them."""
+    return sum(sys.getsizeof(line) + sys.getsizeof(line.text) for line in book._logs[key]._waiting)
+
+
+@pytest.mark.weather("M2")
+async def test_a_reader_sees_where_lines_were_dropped_before_they_were_read(
+    writing: Writing, redis_client: redis.Redis
+) -> None:
+    """A line tells how many before it are missing, and the gap stands there."""
+    writing.book.note(ADA, "r1", [Line("stdout", "one", 7), Line("stdout", "two", 8, 5), Line("stdout", "three", 9)])
+    await writing.book.flush(5)
+    assert read(redis_client) == ["one", 5, "two", "three"]

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbjobs.output import LINE_LIMIT, READ_LIMIT, Line, LineCutter, MarkingStream, Pipe
+from nbjobs.lines import LINE_LIMIT, Line, LineCutter
+from nbjobs.output import READ_LIMIT, MarkingStream, Pipe
 
 
 def cut(*pieces: bytes) -> list[str]:
@@ -68,6 +69,28 @@ def test_an_endless_redrawn_line_keeps_its_last_state_only() -> None:
     assert [line for step in range(10_000) for line in cutter.feed(b"\r%5d" % step)] == []
     assert len(cutter._rest) < 20
     assert [line.text for line in cutter.flush()] == [" 9999"]
+
+
+@pytest.mark.weather("M2")
+@pytest.mark.parametrize(
+    "flood",
+    [b"\n" * 5_000_000, b"ab\n" * 2_000_000, bytes(range(256)) * 20_000, b"x" * 5_000_000],
+    ids=["no text", "short", "binary", "no line end"],
+)
+@pytest.mark.parametrize("piece", [READ_LIMIT, 5_000_000], ids=["as a pipe is read", "at once"])
+def test_a_flood_is_cut_within_its_allowance_and_counted(flood: bytes, piece: int) -> None:
+    """Its lines are counted in bytes and dropped, the oldest first, but for so many as a log can take."""
+    cutter, began = LineCutter("stdout"), time.monotonic()
+    cuts = [cutter.feed(flood[at : at + piece]) for at in range(0, len(flood), piece)]
+    cuts.append(cutter.feed(b"\nlast\n"))
+    allowed = 20_000 + 5_000 * (time.monotonic() - began)
+    assert sum(map(len, cuts)) <= allowed
+    assert max(map(len, cuts)) <= 350  # one that is cut into several counts once
+    cuts.append(cutter.flush())
+    lines = [line for lines in cuts for line in lines]
+    assert lines[-1].text == "last"
+    if flood.endswith(b"\n"):
+        assert len(lines) + sum(line.missed for line in lines) == flood.count(b"\n") + 2
 
 
 @pytest.fixture
@@ -163,3 +186,13 @@ def test_a_file_in_its_place_gets_no_marks(printing: tuple[MarkingStream, Pipe, 
     os.close(kept)
     assert (tmp_path / "out").read_text() == "one\n"
     assert isinstance(stream, TextIOWrapper)
+
+
+@pytest.mark.weather("forged times")
+@pytest.mark.parametrize(
+    "mark", [b"-000000000000001", b"+000000000000001", b"0x00000000000001", b"00000000_0000001", b" 00000000000001 "]
+)
+def test_what_is_no_time_is_text(mark: bytes) -> None:
+    """A mark is sixteen hexadecimal digits, and nothing else that Python would read as a number."""
+    (line,) = LineCutter("stdout").feed(b"text\x1e" + mark + b"\n")
+    assert line == ("stdout", f"text\x1e{mark.decode()}", 0, 0)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from nbjobs.output import Line
+from nbjobs.lines import Line
 from nbjobs.pool import End, Pool, PoolError
 from nbjobs.settings import NbJobs
 
@@ -381,6 +382,18 @@ async def test_a_flood_is_read_whole_and_in_batches(bench: Any) -> None:
     await b.run("floods", 20_000)
     assert b.lines() == [str(number) for number in range(20_000)]
     assert max(b.batches) <= 200 and len(b.batches) < 2_000
+
+
+@pytest.mark.weather("M2")
+@pytest.mark.parametrize("body", ["writes", "awrites"])
+async def test_of_a_flood_of_short_lines_few_are_cut_and_all_are_counted(bench: Any, body: str) -> None:
+    """So it leaves the worker its time: what nobody could read is counted in bytes."""
+    b = await bench()
+    began = time.monotonic()
+    await b.run(body, "\n" * 65_536, 150)
+    lines = [line for _, line in b.printed]
+    assert len(lines) <= 2 * 20_000 + 5_000 * (time.monotonic() - began)
+    assert len(lines) + sum(line.missed for line in lines) == 150 * 65_536
 
 
 async def test_c_code_that_writes_with_the_interpreter_locked_does_not_hang(bench: Any) -> None:

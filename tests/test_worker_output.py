@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import redis
 
 from nbjobs import Event, Gap, LogLine, Run
-from nbjobs.output import Line
+from nbjobs.lines import Line
 from nbjobs.running import Running
 from nbjobs.settings import NbJobs
 
@@ -90,6 +91,21 @@ async def test_each_stream_stays_in_its_own_order() -> None:
     running.printed([Line("stdout", "a program", 9), Line("stdout", "after", 7), Line("stderr", "between", 8)])
     running.flush()
     assert told == ["between", "a program", "after"]
+
+
+@pytest.mark.weather("forged times")
+@pytest.mark.parametrize("origin", [0, 86_400_000_000_000])
+async def test_no_line_is_older_than_its_attempt_nor_of_the_future(origin: int) -> None:
+    """Whatever time a body has written behind its line."""
+    told: list[Line] = []
+    ahead = origin and origin + time.monotonic_ns() - time.time_ns()
+    began = time.time_ns() + ahead
+    running = Running(SimpleNamespace(origin=origin), lambda _, lines: told.extend(lines))
+    running.printed([Line("stdout", "old", 1), Line("stdout", "new", 2**64 - 1)])
+    running.flush()
+    assert [line.text for line in told] == ["old", "new"]
+    slack = 1_000_000_000  # two clocks are read, one after the other
+    assert all(began - slack <= line.ns <= time.time_ns() + ahead + slack for line in told)
 
 
 def test_a_warning_is_shown_in_each_run(url: str) -> None:
