@@ -132,6 +132,7 @@ class RedisServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # an interrupt in the terminal is for the tests
+                restore_signals=False,  # SIGXFSZ stays ignored: a limit of its files is then as a full disk
             )
         wait_until(self._answers, timeout, "redis-server answers")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,8 @@ from ..support import wait_until
 from . import jobs
 from .checker import check, check_repeats
 from .proxy import Proxy
-from .stage import PATIENCE, Stage
+from .recorder import Asked
+from .stage import AFTER_WORKER, PATIENCE, Stage, in_time, seconds_since
 
 ITEMS = 60
 
@@ -66,6 +68,55 @@ def test_row_21_a_lost_answer_has_one_effect(stage: Stage, proxy: Proxy, script:
     assert set(proxy.lost) == {script}
     _check_once(stage, run.id)
     assert "refused" not in worker.said, worker.said
+
+
+@pytest.mark.fault(22)
+def test_row_22_who_was_parted_for_longer_than_its_lease_writes_nothing(stage: Stage, proxy: Proxy) -> None:
+    """A partition before one worker: another takes over, and what the first one sent meanwhile is refused."""
+    hurry = stage.folder / "hurry"
+    parted = stage.worker(url=proxy.url)
+    run = stage.enqueue(jobs.count, stage.path, 400, 0.06, hurry=str(hurry))
+    stage.await_item(run, 5)
+    proxy.part()
+    began = time.monotonic_ns()
+    successor = stage.worker()
+    taken = stage.await_attempt(run, 2)
+    in_time(seconds_since(began, taken), AFTER_WORKER + 1, "worker parted, another one began")
+    assert stage.holder(run) is successor
+    proxy.heal()
+
+    def refused() -> list[Asked]:
+        stage.recorder.catch_up(stage.client)
+        return stage.recorder.refused(run.id)
+
+    late = wait_until(refused, PATIENCE, f"what comes late is refused: {stage.logs()}", every=0.02)
+    assert {f"-{parted.pid}-" in call.owner for call in late} == {True}
+    hurry.touch()
+    stage.await_end(run)
+    check(stage, run, 400)
+    again = stage.ledger.repeats(run.id, "count")
+    print(f"{len(late)} writes refused, {len(again)} items repeated")
+    assert len(again) <= 2, "more than what was in hand when the network broke"
+    assert (stage.fields(run)["attempt"], parted.process.poll()) == ("2", None)
+    later = stage.enqueue(jobs.count, stage.path, 10)
+    stage.await_end(later)
+
+
+@pytest.mark.fault(22)
+def test_row_22_a_partition_shorter_than_the_lease_costs_time_alone(stage: Stage, proxy: Proxy) -> None:
+    """A second without Redis before one worker, beside another: nobody takes over, and no item is repeated."""
+    stage.worker(url=proxy.url, lease=6)
+    run = stage.enqueue(jobs.count, stage.path, ITEMS, 0.06)
+    stage.await_item(run, 5)
+    stage.worker(lease=6)
+    proxy.part()
+    healed = time.monotonic() + 1.0
+    wait_until(lambda: time.monotonic() > healed, 5, "the partition lasts a second")
+    proxy.heal()
+    stage.await_end(run)
+    check(stage, run, ITEMS)
+    assert check_repeats(stage, run) == {1: 0}
+    assert (stage.fields(run)["attempt"], stage.fields(run)["crashes"]) == ("1", "0")
 
 
 def _check_once(stage: Stage, run: str) -> None:
