@@ -87,7 +87,12 @@ def _uses_tls(client: Any) -> bool:
 
 def where(client: Any) -> str:
     """Return a client's address, without a password."""
-    found = client.connection_pool.connection_kwargs
+    pool = client.connection_pool
+    found = pool.connection_kwargs
+    if hasattr(pool, "sentinel_manager"):
+        known = [one.connection_pool.connection_kwargs for one in pool.sentinel_manager.sentinels]
+        hosts = ",".join(f"{one['host']}:{one['port']}" for one in known)
+        return f"{hosts}/{pool.service_name}/{found.get('db') or 0}"
     if "path" in found:
         return f"unix://{found['path']}"
     return f"{found.get('host', 'localhost')}:{found.get('port', 6379)}/{found.get('db') or 0}"

@@ -28,6 +28,7 @@ _SEQUENCES: tuple[Any, ...] = (list, tuple, set, frozenset)
 _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNWANTED = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff{_BIDI}]")
+_ADDRESS = re.compile(r"localhost|[\w.-]+:\d{1,5}(/\d*)?", re.ASCII)
 _SECRET = re.compile("passw|secret|token|key|pwd|user")
 _NAMED = re.compile(r"""(['"]?)(?<![\w.-])(?P<name>[\w.-]+)\1\s*[=:]\s*""")  # from a word's beginning only: linear
 _QUOTED = r"""[bruf]{0,2}(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)"""
@@ -279,10 +280,12 @@ def masked_url(url: str) -> str:
 
     >>> masked_url("redis://ada:hunter2@db:6379/1?password=x&db=1")
     'redis://ada:***@db:6379/1?password=***&db=1'
+    >>> masked_url("localhost:6379")
+    'localhost:6379'
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return "***"
+        return url if _ADDRESS.fullmatch(url) else "***"
     rest, question, query = rest.partition("?")
     userinfo, at, host = rest.rpartition("@")
     if "@" in query:  # a password with a question mark in it, or one in the query: cannot be told apart

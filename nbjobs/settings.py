@@ -27,6 +27,8 @@ from .keys import check_queue
 from .plain import masked_url
 from .sources import config_sections, similar, variables
 
+_SCHEMES = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://", "unix://")
+
 __all__ = [
     "Environment",
     "NbJobs",
@@ -180,9 +182,9 @@ class NbJobs(Configurable):
     @validate("redis_url", "queue_redis_url")
     def _check_url(self, proposal: Any) -> str | None:
         value: str | None = proposal.value
-        if value is None or value.startswith(("redis://", "rediss://", "unix://")):
+        if value is None or value.startswith(_SCHEMES):
             return value
-        raise _bad(proposal, masked_url(value), "redis://, rediss:// or unix:// and an address")
+        raise _bad(proposal, masked_url(value), f"{', '.join(_SCHEMES[:-1])} or {_SCHEMES[-1]} and an address")
 
     @validate("user")
     def _check_user(self, proposal: Any) -> str:

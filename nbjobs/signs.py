@@ -18,6 +18,7 @@ from .backoff import Backoff
 from .connection import AsyncClient, PubSub, TimeoutError, translated
 from .fleet import About
 from .leases import Held, Leases
+from .redis_connections import is_old
 from .settings import NbJobs
 
 logger = logging.getLogger("nbjobs.worker")
@@ -122,24 +123,20 @@ class Listener:
         backoff = Backoff(logger)
         while True:
             with backoff, translated(self._client):
-                async with self._client.pubsub(ignore_subscribe_messages=True) as heard:
+                async with self._client.pubsub() as heard:
                     await heard.subscribe(self._channel)
-                    self._on_wake("")
-                    backoff.over()
-                    await self._hear(heard)
+                    while not is_old(heard.connection):
+                        await self._hear(heard)
+                        backoff.over()
             await asyncio.sleep(backoff.pause)
 
     async def _hear(self, heard: PubSub) -> None:
-        """Passes on what is heard; a connection that is silent is asked for a sign, for a dead one is silent too."""
-        asked = False
-        while True:
+        """Passes on what is heard next; where that is nothing, asks for a sign: a dead connection is silent too."""
+        message = await heard.get_message(timeout=_LISTEN)
+        if message is None:
+            await heard.ping()
             message = await heard.get_message(timeout=_LISTEN)
-            if message is not None:
-                asked = False
-                if message["type"] == "message":
-                    self._on_wake(str(message["data"]))
-            elif asked:
-                raise TimeoutError(f"no sign for {2 * _LISTEN:g} s")
-            else:
-                await heard.ping()
-                asked = True
+        if message is None:
+            raise TimeoutError(f"no sign for {2 * _LISTEN:g} s")
+        if message["type"] in ("subscribe", "message"):  # the first one also where redis-py has connected anew
+            self._on_wake(str(message["data"]) if message["type"] == "message" else "")

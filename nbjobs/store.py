@@ -25,7 +25,7 @@ from .calls import (
     entry_commands,
     step_fields,
 )
-from .connection import AsyncClient, Client, NoPermissionError, NoScriptError, execute, translated
+from .connection import ELSEWHERE, AsyncClient, Client, NoPermissionError, NoScriptError, execute, translated
 from .storebase import Ask, Base, not_prepared
 
 __all__ = [
@@ -112,12 +112,14 @@ class Store(Base):
     get_code = _sync_ask(Base._get_code)
 
     def send(self, call: Call) -> Reply:
-        """Send a call, loading the scripts where Redis has none."""
+        """Send a call, loading the scripts where Redis has none; once more where another server may be meant."""
         with translated(self._client):
             try:
                 answer = self._send(call)
             except NoScriptError as error:
                 self._load(error)
+                answer = self._send(call)
+            except ELSEWHERE:
                 answer = self._send(call)
         reply = self._heard(call, answer)
         if self._wants_entry(call, reply):
@@ -165,12 +167,14 @@ class AsyncStore(Base):
     get_code = _async_ask(Base._get_code)
 
     async def send(self, call: Call) -> Reply:
-        """Send a call, loading the scripts where Redis has none."""
+        """Send a call, loading the scripts where Redis has none; once more where another server may be meant."""
         with translated(self._client):
             try:
                 answer = await self._send(call)
             except NoScriptError as error:
                 await self._load(error)
+                answer = await self._send(call)
+            except ELSEWHERE:
                 answer = await self._send(call)
         reply = self._heard(call, answer)
         if self._wants_entry(call, reply):

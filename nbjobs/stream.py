@@ -24,6 +24,7 @@ from . import connection, keys
 from .errors import NbjobsError
 from .intake import whole
 from .reading import Entry, Loaded, aload, load
+from .redis_connections import renew_all
 from .runview import ENDED, lost
 from .settings import NbJobs, current
 from .view import fold
@@ -297,6 +298,9 @@ class Follower:
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
+        if not connection.is_primary(self._client):  # it would show what is old
+            renew_all()
+            raise connection.ConnectionError("a replica answers")
         resting = self._resting()
         followed = [one for one in self._snapshot() if one.view.state not in ENDED and one.view.state != "lost"]
         if not followed and not resting:

@@ -21,12 +21,14 @@ class Proxy:
         delay: seconds that each answer waits.
         shut: whether each new connection is reset at once, as where nobody listens.
         lost: names of the scripts whose answer was lost, in order.
+        says: an error with which each command is answered, rather than handed to Redis.
     """
 
     def __init__(self, target: Path) -> None:
         self.delay = 0.0
         self.shut = False
         self.lost: list[str] = []
+        self.says = ""
         self.connections = 0
         self._lose: dict[str, int] = {}
         self._target = str(target)
@@ -66,6 +68,10 @@ class Proxy:
         """End the partition."""
         self._loop.call_soon_threadsafe(self._whole.set)
 
+    def lead_to(self, target: Path) -> None:
+        """Lead new connections to another Redis; those that are there stay where they are."""
+        self._target = str(target)
+
     def close(self) -> None:
         """Cut everything and end."""
 
@@ -102,7 +108,7 @@ class Proxy:
         with contextlib.suppress(OSError, asyncio.CancelledError):
             from_redis, to_redis = await asyncio.open_unix_connection(self._target)
             pumps = [
-                asyncio.ensure_future(self._ask(reader, to_redis, doomed)),
+                asyncio.ensure_future(self._ask(reader, to_redis, writer, doomed)),
                 asyncio.ensure_future(self._answer(from_redis, writer, doomed)),
             ]
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -113,8 +119,20 @@ class Proxy:
             to_redis.close()
         self._reset(writer)
 
-    async def _ask(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, doomed: list[str]) -> None:
+    async def _ask(
+        self,
+        source: asyncio.StreamReader,
+        target: asyncio.StreamWriter,
+        client: asyncio.StreamWriter,
+        doomed: list[str],
+    ) -> None:
+        asked = b""
         while data := await source.read(1 << 20):
+            if self.says:
+                count, asked = _commands(asked + data)
+                client.write(f"-{self.says}\r\n".encode() * count)
+                await client.drain()
+                continue
             for script, times in self._lose.items():
                 if times and b"EVALSHA\r\n$40\r\n" + SCRIPTS[script].sha.encode() in data:
                     self._lose[script] -= 1
@@ -141,3 +159,23 @@ class Proxy:
             with contextlib.suppress(OSError):
                 found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
+
+
+def _commands(data: bytes) -> tuple[int, bytes]:
+    """Return how many whole commands these bytes hold, and what is left behind them."""
+    count, at = 0, 0
+    while (command := _end_of(data, at)) is not None:
+        count, at = count + 1, command
+    return count, data[at:]
+
+
+def _end_of(data: bytes, at: int) -> int | None:
+    head = data.find(b"\r\n", at)
+    if head < 0:
+        return None
+    parts, at = int(data[at + 1 : head]), head + 2
+    for _ in range(parts):
+        head = data.find(b"\r\n", at)
+        if head < 0 or (at := head + 4 + int(data[at + 1 : head])) > len(data):
+            return None
+    return at
