@@ -21,6 +21,7 @@ class Proxy:
         delay: seconds that each answer waits.
         shut: whether each new connection is reset at once, as where nobody listens.
         lost: names of the scripts whose answer was lost, in order.
+        swallowed: whether an answer has had to wait.
         says: an error with which each command is answered, rather than handed to Redis.
     """
 
@@ -29,6 +30,7 @@ class Proxy:
         self.shut = False
         self.lost: list[str] = []
         self.says = ""
+        self.swallowed = False
         self.connections = 0
         self._lose: dict[str, int] = {}
         self._target = str(target)
@@ -144,6 +146,7 @@ class Proxy:
     async def _answer(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, doomed: list[str]) -> None:
         while data := await source.read(1 << 20):
             if self.delay:
+                self.swallowed = True
                 await asyncio.sleep(self.delay)
             if doomed:
                 self.lost += doomed
