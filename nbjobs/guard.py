@@ -26,6 +26,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+VARIABLE = "NBJOBS_GUARD"  # tells a program the process of its guard
 SOFT_END = 1.0  # seconds that a program which was started `soft` (Redis) has to end by itself
 HARD_END = 0.3  # seconds for the helpers of a killed worker to notice and leave
 
@@ -83,7 +84,7 @@ class Guard:
             program = subprocess.Popen(
                 message["argv"],
                 cwd=message.get("cwd"),
-                env=message.get("env"),
+                env={**(os.environ if (env := message.get("env")) is None else env), VARIABLE: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )

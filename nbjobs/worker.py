@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import subprocess
 import sys
 from collections import deque
@@ -37,6 +38,7 @@ from .calls import arq_deserialize, arq_serialize
 from .connection import FAILURES, RedisError, async_client
 from .entry import read_wake_up
 from .errors import NbjobsError
+from .guard import VARIABLE as GUARD
 from .health import Server
 from .leases import Leases, new_worker_id, steady_clock
 from .lines import Line
@@ -51,6 +53,7 @@ logger = logging.getLogger("nbjobs.worker")
 
 _TEN_YEARS = 10 * 365 * 86_400
 _LAST_WORDS = 2.0
+_GUARD_LOOK = 1.0
 _DEEP = 500  # entries of the queue that are looked through for a kind that has places
 
 
@@ -72,6 +75,7 @@ class Worker(arq.worker.Worker):
     """
 
     def __init__(self, settings: NbJobs) -> None:
+        self._guard = os.environ.pop(GUARD, "")  # not for the processes that this one starts
         url = settings.redis_url or ""
         self.id = new_worker_id()
         self.settings = settings
@@ -136,6 +140,8 @@ class Worker(arq.worker.Worker):
         self.ctx["redis"] = self.pool
         for service in (self._renewal.run(), self._sweeper.run(), self._listener.run(), self._logbook.run()):
             self._services.append(self._watched(service))
+        if self._guard:
+            self._services.append(self._watched(self._leave_without_guard()))
         logger.info("worker %s takes runs of queue %s, %d at a time", self.id, self.queue, self.settings.children)
         backoff = Backoff(logger)
         while not self._stopping.is_set():
@@ -145,6 +151,12 @@ class Worker(arq.worker.Worker):
             await asyncio.sleep(backoff.pause)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self.poll_delay_s)
+
+    async def _leave_without_guard(self) -> None:
+        """Drain where the embedded daemon and its guard were killed at once: nobody would end this worker."""
+        while self._guard == str(os.getppid()):  # noqa: ASYNC110 - no event tells of a parent's end
+            await asyncio.sleep(_GUARD_LOOK)
+        self.handle_sig(Signals.SIGHUP)
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """Starts the attempts for which there is a place; what is no attempt takes arq's way."""
