@@ -177,11 +177,11 @@ def client() -> redis.Redis:
     global _shared
     with _lock:
         wanted = current().redis_url
-        if _shared is None or (wanted and _shared[0] != wanted):
-            url = resolve_url()
-            _shared = (url, sync_client(url, name=client_name()))
-        elif wanted is None and not embedded.is_as_met(_shared[0]):
-            resolve_url()  # the daemon has left since: it is started again, at the same place
+        known = "" if _shared is None else _shared[0]
+        if _shared is None or (known != wanted if wanted else not embedded.is_as_met(known)):
+            url = resolve_url()  # where the daemon has left since, it is started again, as a rule at the same place
+            if _shared is None or url != known:
+                _shared = (url, sync_client(url, name=client_name()))
         return _shared[1]
 
 

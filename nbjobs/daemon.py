@@ -17,13 +17,15 @@ import signal
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from . import redis_server
 from .backoff import Backoff
-from .embedded import Places, forget
+from .directories import forget, identity, sheltered
 from .errors import EmbeddedError, NbjobsError
 from .keeper import Keeper, Wanted
+from .lock import Lock
 from .programs import Program, Programs
 from .settings import NbJobs
 from .steward import OWN_CLIENTS, Steward
@@ -36,6 +38,7 @@ RESTARTS = 5  # deaths of Redis within a minute that end the daemon
 REQUEST_MAX = 16 << 20  # bytes: an environment of 2 MB, Linux' own limit, has up to six times as many as JSON
 _READY = 30.0
 _LOOK = 5.0
+_WATCH = 1.0
 
 
 class Daemon:
@@ -43,13 +46,13 @@ class Daemon:
 
     Args:
         settings: `idle_exit`, `grace` and what the workers do not set themselves.
-        found: where its sockets and files are.
+        lock: which it holds, on the directories of its sockets and files.
         ready: called once, when Redis answers and clients can come.
     """
 
-    def __init__(self, settings: NbJobs, found: Places, *, ready: Callable[[Daemon], None] | None = None) -> None:
+    def __init__(self, settings: NbJobs, lock: Lock, *, ready: Callable[[Daemon], None] | None = None) -> None:
         self.settings = settings
-        self.places = found
+        self.places = found = lock.places
         self.programs = Programs()
         self.steward = Steward(settings, found.redis_url)
         self.keepers: dict[str, Keeper] = {}
@@ -57,6 +60,8 @@ class Daemon:
         self._ready = ready or (lambda daemon: None)
         self._redis: Program
         self._server: asyncio.Server | None = None
+        self._lock = lock
+        self._known: dict[Path, tuple[int, int] | None] = {}
         self._ending = asyncio.Event()
         self._hurry = asyncio.Event()
         self._error: EmbeddedError | None = None
@@ -96,11 +101,13 @@ class Daemon:
             await end_all([begin, ending])
 
     async def _begin(self) -> None:
-        self._redis = await redis_server.start(self.programs, self.places)
+        await redis_server.end_left_over(self._lock.before or self.places.runtime)
+        await self._start_redis()
         await self.steward.prepare()
         await self.steward.give_back_left_over()
-        self._server = await asyncio.start_unix_server(self._serve, str(self.places.daemon_socket), limit=REQUEST_MAX)
+        await self._listen()
         self.spawn(self._keep_redis())
+        self.spawn(self._keep_reachable())
         self.spawn(self._leave_when_idle())
         self.spawn(self._serve_the_waiting())
         self._ready(self)
@@ -110,6 +117,25 @@ class Daemon:
         if hurry or self._ending.is_set():
             self._hurry.set()
         self._ending.set()
+
+    async def _start_redis(self) -> None:
+        self._redis = await redis_server.start(self.programs, self.places)
+        self._note(self.places.redis_socket, self.places.redis_data)
+
+    async def _listen(self) -> None:
+        """Take requests, on a new socket where the one before has gone."""
+        if self._server is not None:
+            self._server.close()
+        sheltered(self.places.runtime)
+        forget(self.places.daemon_socket)
+        self._server = await asyncio.start_unix_server(self._serve, str(self.places.daemon_socket), limit=REQUEST_MAX)
+        self._note(self.places.daemon_socket)
+
+    def _note(self, *paths: Path) -> None:
+        self._known.update((path, identity(path)) for path in paths)
+
+    def _gone(self, path: Path) -> bool:
+        return path in self._known and identity(path) != self._known[path]
 
     async def want(self, wanted: Wanted, *, wait: bool = False) -> None:
         """Makes sure that the workers for this environment run.
@@ -195,11 +221,35 @@ class Daemon:
             try:
                 if len(deaths) > RESTARTS:
                     raise EmbeddedError(f"Redis died {len(deaths)} times in a minute, see {self.places.log}")
-                self._redis = await redis_server.start(self.programs, self.places)
+                await self._start_redis()
                 await self.steward.prepare()
             except NbjobsError as error:
                 self._error = EmbeddedError(str(error))
                 return self.end(hurry=True)
+
+    async def _keep_reachable(self) -> None:
+        """Make anew what was taken away from under the daemon, as by a cleaner of directories.
+
+        Redis cannot make another socket, so it is ended in order and started again; runs wait for it meanwhile.
+        Where something cannot be made anew, the workers drain over the connections that they have, and the daemon ends.
+        """
+        found = self.places
+        while True:
+            await asyncio.sleep(_WATCH)
+            try:
+                if self._gone(found.redis_data):
+                    raise EmbeddedError(f"the data in {found.redis_data} was removed")
+                self._lock.keep()
+                if self._gone(found.daemon_socket):
+                    logger.warning("the socket %s was removed and is made anew", found.daemon_socket)
+                    await self._listen()
+                if self._gone(found.redis_socket):
+                    logger.warning("the socket %s was removed: Redis is started again", found.redis_socket)
+                    del self._known[found.redis_socket]
+                    self._redis.send_signal(signal.SIGTERM)
+            except (EmbeddedError, OSError) as error:
+                self._error = EmbeddedError(f"the daemon of {found.data} cannot go on: {error}")
+                return self.end()
 
     async def _serve_the_waiting(self) -> None:
         """Starts workers for runs of environments that an earlier daemon knew; no client of theirs need come."""

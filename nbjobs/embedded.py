@@ -10,108 +10,57 @@ wanted) answers the URL of Redis, ``status`` what runs, ``down`` ends all.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
-import stat
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import lock
+from .directories import Places, check_platform, data_directory, identity, own_places
 from .errors import EmbeddedError
 from .settings import Environment, NbJobs, environment
 
-SOCKET_PATH_MAX = 103 if sys.platform == "darwin" else 107
 START_TIMEOUT = 90.0  # an append-only file of many GB takes that long to load
+_SOL_LOCAL, _LOCAL_PEERCRED = 0, 1  # of macOS
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from nbjobs.__main__ import main; sys.exit(main())"
 )
 
+__all__ = [
+    "Places",
+    "ask",
+    "ask_patiently",
+    "check_platform",
+    "command",
+    "hello",
+    "is_as_met",
+    "places",
+    "url",
+]
 
 _met: dict[str, tuple[Path, tuple[int, int] | None]] = {}
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where the files of one daemon are.
-
-    Attributes:
-        runtime: directory of its sockets.
-        data: directory of what outlives it.
-    """
-
-    runtime: Path
-    data: Path
-
-    @property
-    def redis_socket(self) -> Path:
-        """Unix socket of the private Redis."""
-        return self.runtime / "redis.sock"
-
-    @property
-    def daemon_socket(self) -> Path:
-        """Unix socket on which the daemon answers."""
-        return self.runtime / "daemon.sock"
-
-    @property
-    def log(self) -> Path:
-        """What the daemon, Redis and the workers print."""
-        return self.data / "daemon.log"
-
-    @property
-    def redis_data(self) -> Path:
-        """Directory of the append-only file."""
-        return self.data / "redis"
-
-    @property
-    def redis_url(self) -> str:
-        """URL of the private Redis."""
-        return f"unix://{self.redis_socket}"
-
-
 def places(settings: NbJobs) -> Places:
-    """Returns where the daemon of these settings lives, and makes its directories.
+    """Return where the daemon is that has the data of these settings, or where a new one would be.
 
-    A runtime directory with a path too long for a Unix socket is replaced by a short one under ``/tmp``,
-    named after it and used only if nobody else can enter it.
+    A daemon is found by the lock of its data: its sockets may be elsewhere than this process's variables say.
 
     Raises:
         EmbeddedError: a directory cannot be made or is not safe, or there is no embedded Redis on this platform.
     """
-    check_platform()
-    runtime = Path(settings.runtime_dir).expanduser().absolute()
-    longest = max(len(os.fsencode(runtime / name)) for name in ("redis.sock", "daemon.sock"))
-    if longest > SOCKET_PATH_MAX:
-        try:
-            runtime = _private(_short(runtime))
-        except EmbeddedError as error:
-            raise EmbeddedError(
-                f"the path of a socket in {runtime} would have {longest} characters, a Unix socket's may have "
-                f"{SOCKET_PATH_MAX}, and the short directory instead of it cannot be used: {error} "
-                "Set NBJOBS_RUNTIME_DIR to a shorter directory that only you can enter."
-            ) from None
-    else:
-        _private(runtime)
-    data = Path(settings.data_dir).expanduser().absolute()
-    found = Places(runtime, data)
-    _make(data)
-    _private(found.redis_data)
-    return found
-
-
-def check_platform() -> None:
-    """Raises EmbeddedError where no embedded Redis can run."""
-    if sys.platform == "win32":
-        raise EmbeddedError(
-            "the embedded Redis and workers run on Linux and macOS only: use nbjobs inside WSL, or set "
-            "NBJOBS_REDIS_URL to a Redis elsewhere (this Python is then a client: it can enqueue and follow runs)."
-        )
+    data = data_directory(settings)
+    found = lock.holder(data)
+    if found is None or found.runtime is None or not found.here:
+        return own_places(settings)
+    return Places(found.runtime, data)
 
 
 def url(settings: NbJobs, *, worker: bool = True) -> str:
@@ -125,15 +74,14 @@ def url(settings: NbJobs, *, worker: bool = True) -> str:
     Raises:
         EmbeddedError: the daemon cannot be started; the text says why and what to do.
     """
-    found = places(settings)
     request = hello(settings, environment(), worker=worker)
-    answer = ask_patiently(found, request)
+    answer = ask_patiently(found := places(settings), request)
     if answer is None:
         _start(settings, found)
-        answer = ask_patiently(found, request)
+        answer = ask_patiently(found := places(settings), request)
     if answer is None:
         raise EmbeddedError(f"the nbjobs daemon has ended right after its start; what it printed is in {found.log}")
-    _met[str(answer["redis"])] = found.daemon_socket, _identity(found.daemon_socket)
+    _met[str(answer["redis"])] = found.daemon_socket, identity(found.daemon_socket)
     return str(answer["redis"])
 
 
@@ -141,16 +89,8 @@ def is_as_met(url: str) -> bool:
     """Whether the daemon is still the one that `url` spoke to; if not, it must hear of this process again."""
     if url not in _met:
         return True
-    path, identity = _met[url]
-    return identity is not None and _identity(path) == identity
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_ctime_ns
+    path, socket = _met[url]
+    return socket is not None and identity(path) == socket
 
 
 def hello(settings: NbJobs, wanted: Environment, *, worker: bool = True, wait: bool = False) -> dict[str, Any]:
@@ -185,9 +125,10 @@ def ask(found: Places, request: dict[str, Any], *, timeout: float = START_TIMEOU
         link.settimeout(timeout)
         try:
             link.connect(str(found.daemon_socket))
+            _check_listener(link, found)
             link.sendall(json.dumps(request).encode() + b"\n")
             line = link.makefile("rb").readline()
-        except (FileNotFoundError, ConnectionError):
+        except (FileNotFoundError, NotADirectoryError, ConnectionError):
             return None
         except OSError as error:
             raise EmbeddedError(
@@ -200,6 +141,23 @@ def ask(found: Places, request: dict[str, Any], *, timeout: float = START_TIMEOU
     if "error" in answer:
         raise EmbeddedError(str(answer["error"]))
     return answer
+
+
+def _check_listener(link: socket.socket, found: Places) -> None:
+    """Refuse to tell another user's process what the environment variables hold.
+
+    Raises:
+        EmbeddedError: the socket is one.
+    """
+    if sys.platform == "darwin":  # struct xucred begins with its version and the user's number
+        user = struct.unpack_from("2I", link.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 76))[1]
+    else:
+        user = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+    if user != os.getuid():
+        raise EmbeddedError(
+            f"user number {user} listens on {found.daemon_socket}, expected {os.getuid()} (you). "
+            "Set NBJOBS_RUNTIME_DIR to a directory that only you can enter."
+        )
 
 
 def ask_patiently(found: Places, request: dict[str, Any]) -> dict[str, Any] | None:
@@ -225,10 +183,11 @@ def _start(settings: NbJobs, found: Places) -> None:
     here = environment()
     variables = {
         **os.environ,
-        "NBJOBS_RUNTIME_DIR": str(settings.runtime_dir),
         "NBJOBS_DATA_DIR": str(settings.data_dir),
         "NBJOBS_IDLE_EXIT": str(settings.idle_exit),
     }
+    if settings.is_set("runtime_dir"):
+        variables["NBJOBS_RUNTIME_DIR"] = str(settings.runtime_dir)
     with tempfile.TemporaryFile() as said:  # not a pipe: nothing that the daemon starts may hold it open
         try:
             code = subprocess.run(
@@ -247,40 +206,3 @@ def _start(settings: NbJobs, found: Places) -> None:
             lines = said.read().decode(errors="replace").strip().splitlines()
             reason = lines[-1].removeprefix("nbjobs: ") if lines else f"it ended with code {code}"
             raise EmbeddedError(f"the embedded Redis could not be started: {reason} (log: {found.log})")
-
-
-def _short(runtime: Path) -> Path:
-    digest = hashlib.sha256(os.fsencode(runtime)).hexdigest()[:8]
-    return Path("/tmp") / f"nbjobs-{os.getuid()}-{digest}"
-
-
-def _make(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise EmbeddedError(
-            f"the directory {path} cannot be made: {error.strerror or error}. "
-            "Set NBJOBS_RUNTIME_DIR and NBJOBS_DATA_DIR to directories that you may write."
-        ) from None
-
-
-def _private(path: Path) -> Path:
-    """Makes the directory; returns it only if nobody but this OS user can enter it."""
-    _make(path)
-    found = path.lstat()
-    mode = stat.S_IMODE(found.st_mode)
-    if not stat.S_ISDIR(found.st_mode):
-        raise EmbeddedError(f"{path} is a link or a file, expected a directory.")
-    if found.st_uid != os.getuid():
-        raise EmbeddedError(f"{path} belongs to user number {found.st_uid}, expected {os.getuid()} (you).")
-    if mode & 0o077:
-        raise EmbeddedError(
-            f"{path} has mode {mode:o}, expected 700, because who can enter it can run code as you: chmod 700 {path}"
-        )
-    return path
-
-
-def forget(*sockets: Path) -> None:
-    """Removes sockets on which nobody listens any more."""
-    for path in sockets:
-        path.unlink(missing_ok=True)

@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from .embedded import Places, command
+from .directories import Places
+from .embedded import command
 from .errors import EmbeddedError
 from .programs import Program, Programs
 from .steward import Steward

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
-import socket
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from . import redis_server
 from .daemon import Daemon
-from .embedded import Places, ask, ask_patiently, hello, places
+from .directories import Places, data_directory, own_places
+from .embedded import ask, ask_patiently, hello, places
 from .environment import environment
 from .errors import EmbeddedError, NbjobsError
 from .keeper import Wanted
+from .lock import Busy, Holder, Lock, holder
 from .settings import NbJobs
 
+_UP_TIMEOUT = 90.0
 _DOWN_TIMEOUT = 10.0
+_AGAIN = 1.0
 _LOG_LIMIT = 1_000_000
-
-
-class Busy(EmbeddedError):
-    """Another daemon has the same directories."""
 
 
 def up(settings: NbJobs, *, worker: bool = True) -> str | None:
@@ -36,13 +36,13 @@ def up(settings: NbJobs, *, worker: bool = True) -> str | None:
         settings: where its directories are.
         worker: whether to start a worker for this process's environment at once.
     """
-    found = places(settings)
     request = hello(settings, environment(), worker=worker, wait=True)
-    if (status := _visit(found, request)) is not None:
+    if (status := _visit(settings, request)) is not None:
         return status
-    print(f"nbjobs: Redis at {found.redis_url}. Ctrl-C ends it, `nbjobs down` too.", file=sys.stderr)
-    with only_one(found):
-        asyncio.run(Daemon(settings, found, ready=_starter(request)).run())
+    found = own_places(settings)
+    with Lock(found) as lock:
+        print(f"nbjobs: Redis at {found.redis_url}. Ctrl-C ends it, `nbjobs down` too.", file=sys.stderr)
+        asyncio.run(Daemon(settings, lock, ready=_starter(request)).run())
     return None
 
 
@@ -52,71 +52,88 @@ def up_detached(settings: NbJobs, *, worker: bool = True) -> str:
     Raises:
         EmbeddedError: it cannot be started, or its worker does not get ready.
     """
-    found = places(settings)
     request = hello(settings, environment(), worker=worker, wait=True)
-    until = time.monotonic() + 90
-    while (status := _visit(found, request)) is None:
-        said = _fork(settings, found)
+    until = time.monotonic() + _UP_TIMEOUT
+    while (status := _visit(settings, request)) is None:
+        said = _fork(settings, found := own_places(settings))
         if said not in ("ready", "busy"):
             raise EmbeddedError(said or f"the daemon ended before it was ready, see {found.log}")
         if time.monotonic() > until:
-            raise EmbeddedError(f"the daemon that holds {found.runtime} does not answer: end it, then try again")
+            raise EmbeddedError(_silent(settings, found.data))
         if said == "busy":
-            time.sleep(0.02)
+            time.sleep(0.05)
     return status
+
+
+def status(settings: NbJobs) -> str | None:
+    """Return what the daemon says of itself; None where none runs.
+
+    Raises:
+        EmbeddedError: one runs, and does not answer.
+    """
+    if (said := _visit(settings, {"op": "status"})) is not None:
+        return said
+    data = data_directory(settings)
+    if holder(data) is not None:
+        raise EmbeddedError(_silent(settings, data))
+    return None
+
+
+def _silent(settings: NbJobs, data: Path) -> str:
+    return (
+        f"the nbjobs daemon of {data} ({holder(data) or 'which has just ended'}) runs, but does not answer at "
+        f"{places(settings).daemon_socket}: try again in a moment, or end it with `nbjobs down`"
+    )
 
 
 def down(settings: NbJobs) -> bool:
     """Ends the daemon, Redis and the workers; False where none runs.
 
+    A daemon that cannot be reached is found by its lock, and gets a signal.
+
     Raises:
         EmbeddedError: it does not end.
     """
     found = places(settings)
-    if ask(found, {"op": "down"}) is None:
+    told = _told_to_end(found)
+    if not told and holder(found.data) is None:
+        return _end_orphans(settings)
+    until, next_signal = time.monotonic() + _DOWN_TIMEOUT, time.monotonic()
+    while (held_by := holder(found.data)) is not None:
+        now = time.monotonic()
+        if now > until:
+            raise EmbeddedError(f"the daemon ({held_by}) has not ended after {_DOWN_TIMEOUT:g} s, see {found.log}")
+        if not told and now >= next_signal and held_by.pid:
+            _signal(found.data, held_by)
+            next_signal = now + _AGAIN  # the second signal ends the time that bodies have
+        time.sleep(0.01)
+    return True
+
+
+def _end_orphans(settings: NbJobs) -> bool:
+    """End what a daemon left that was killed together with its guard; return whether there was something."""
+    with Lock(own_places(settings)) as lock:
+        runtime = lock.before or lock.places.runtime
+        return asyncio.run(redis_server.end_orphan(runtime, patience=_DOWN_TIMEOUT))
+
+
+def _told_to_end(found: Places) -> bool:
+    try:
+        return ask(found, {"op": "down"}, timeout=_AGAIN) is not None
+    except EmbeddedError:
         return False
-    until = time.monotonic() + _DOWN_TIMEOUT
-    while time.monotonic() < until:
-        try:
-            with only_one(found):
-                return True
-        except Busy:
-            time.sleep(0.01)
-    raise EmbeddedError(f"the daemon has not ended after {_DOWN_TIMEOUT:g} s, see {found.log}")
 
 
-@contextmanager
-def only_one(found: Places) -> Iterator[None]:
-    """Holds the locks of a daemon: on its sockets, and on its data (a home may be shared by several hosts).
-
-    Raises:
-        Busy: another daemon holds one of them.
-    """
-    with ExitStack() as stack:
-        for directory in (found.runtime, found.data):
-            stack.enter_context(_locked(directory / "daemon.lock"))
-        yield
+def _signal(data: Path, held_by: Holder) -> None:
+    if not held_by.here:
+        raise Busy(data, held_by)
+    with suppress(ProcessLookupError):
+        os.kill(held_by.pid, signal.SIGTERM)
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise Busy(
-                f"another nbjobs daemon uses {path.parent} ({file.read().strip() or 'it has just started'}): "
-                "use that one, end it there, or set NBJOBS_DATA_DIR and NBJOBS_RUNTIME_DIR to other directories"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
-
-
-def _visit(found: Places, request: dict[str, Any]) -> str | None:
-    """Asks a daemon that runs for what is wanted; returns its description, None where none runs."""
+def _visit(settings: NbJobs, request: dict[str, Any]) -> str | None:
+    """Asks a daemon that runs for what is wanted; returns its description, None where none answers."""
+    found = places(settings)
     if ask_patiently(found, request) is None:
         return None
     status = ask_patiently(found, {"op": "status"})
@@ -173,13 +190,12 @@ def _be_daemon(settings: NbJobs, found: Places, writing: int) -> None:
     code = 1
     try:
         os.setsid()
-        with only_one(found):
+        with Lock(found) as lock:
             _leave_terminal(found)
-            asyncio.run(Daemon(settings, found, ready=lambda daemon: say("ready")).run())
+            asyncio.run(Daemon(settings, lock, ready=lambda daemon: say("ready")).run())
         code = 0
     except Busy as error:
-        mine = str(found.runtime) in str(error)  # the sockets are another's: it answers in a moment
-        say("busy" if mine else str(error))
+        say("busy" if error.holder.here else str(error))  # who is here answers in a moment
     except NbjobsError as error:
         logging.getLogger("nbjobs.daemon").error("%s", error)
         say(str(error))
@@ -194,7 +210,10 @@ def _leave_terminal(found: Places) -> None:
     """Puts the log in the place of stdin, stdout and stderr, and works in the data directory."""
     if found.log.exists() and found.log.stat().st_size > _LOG_LIMIT:
         found.log.replace(found.log.with_suffix(".log.1"))
-    log = os.open(found.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        log = os.open(found.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise EmbeddedError(f"the log {found.log} cannot be written: {error.strerror}") from None
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)

@@ -9,15 +9,20 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
-from .embedded import Places, forget
-from .errors import EmbeddedError
+from .connection import async_client, translated
+from .directories import REDIS_SOCKET as SOCKET
+from .directories import Places, forget, sheltered
+from .errors import EmbeddedError, RedisUnavailable
 from .programs import Program, Programs
 
 OLDEST = (7, 0)
 _LOADING_TIMEOUT = 80.0
 _POLL = 0.002
 _LEFT_OVER = 3.0
+WORKER_CLIENTS = "nbjobs-worker"
+"""How the names of a worker's connections begin."""
 
 
 def candidates() -> Iterator[str]:
@@ -60,7 +65,8 @@ async def start(programs: Programs, found: Places) -> Program:
     Raises:
         EmbeddedError: there is no server, or none of them starts.
     """
-    await end_left_over(found)
+    sheltered(found.runtime)  # it may have been swept
+    await end_left_over(found.runtime)
     tried: list[str] = []
     for server in candidates():
         try:
@@ -80,33 +86,67 @@ async def start(programs: Programs, found: Places) -> Program:
     )
 
 
-async def ping(found: Places) -> bytes:
+async def ping(runtime: Path) -> bytes:
     """Returns Redis's answer to PING; empty where nobody is there.
 
     Errors are answers too: while it loads its file, Redis says LOADING.
     """
     try:
-        return await asyncio.wait_for(_say(found, b"PING\r\n"), 5)
+        return await asyncio.wait_for(_say(runtime, b"PING\r\n"), 5)
     except (OSError, asyncio.TimeoutError):
         return b""
 
 
-async def end_left_over(found: Places) -> None:
+async def end_left_over(runtime: Path) -> None:
     """Ends a Redis that outlived its daemon and its guard; two on one file would destroy it."""
     until = asyncio.get_running_loop().time() + _LEFT_OVER
-    while await ping(found):
+    while await ping(runtime):
         with suppress(OSError):
-            await _say(found, b"SHUTDOWN\r\n")
+            await _say(runtime, b"SHUTDOWN\r\n")
         if asyncio.get_running_loop().time() > until:
-            raise EmbeddedError(
-                f"an older Redis at {found.redis_socket} does not end: end that process, then try again"
-            )
+            raise EmbeddedError(f"an older Redis in {runtime} does not end: end that process, then try again")
         await asyncio.sleep(0.02)
-    forget(found.redis_socket)
+    forget(runtime / SOCKET)
 
 
-async def _say(found: Places, text: bytes) -> bytes:
-    reader, writer = await asyncio.open_unix_connection(str(found.redis_socket))
+async def end_orphan(runtime: Path, *, patience: float) -> bool:
+    """End a Redis whose daemon and guard were killed together, after the workers, which drain by themselves.
+
+    Args:
+        runtime: where its socket is.
+        patience: seconds that the workers have.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        EmbeddedError: it does not end, or workers were still there.
+    """
+    if not await ping(runtime):
+        return False
+    until = asyncio.get_running_loop().time() + patience
+    client = async_client(f"unix://{runtime / SOCKET}", name="nbjobs-daemon")
+    try:
+        with translated(client):
+            while left := [one for one in await client.client_list() if one["name"].startswith(WORKER_CLIENTS)]:
+                if asyncio.get_running_loop().time() > until:
+                    break
+                await asyncio.sleep(0.05)
+    except RedisUnavailable:  # it ended meanwhile
+        left = []
+    finally:
+        await client.aclose()
+    await end_left_over(runtime)
+    if left:
+        raise EmbeddedError(
+            "Redis has ended, but a worker still ends its items: it leaves after its `grace`. One that you have "
+            "started with `nbjobs worker` stays until you end it."
+        )
+    return True
+
+
+async def _say(runtime: Path, text: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(str(runtime / SOCKET))
     try:
         writer.write(text)
         return await reader.readline()
@@ -118,7 +158,7 @@ async def _ready(program: Program, found: Places) -> bool:
     """Waits until Redis answers; False where it ended first."""
     until = asyncio.get_running_loop().time() + _LOADING_TIMEOUT
     while not program.ended.done():
-        if (await ping(found)).startswith(b"+PONG"):
+        if (await ping(found.runtime)).startswith(b"+PONG"):
             return True
         if asyncio.get_running_loop().time() > until:
             raise EmbeddedError(f"Redis has not loaded its data after {_LOADING_TIMEOUT:.0f} s, see {found.log}")

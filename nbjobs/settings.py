@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 import os
 import threading
-import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, default, validate
@@ -173,11 +173,7 @@ class NbJobs(Configurable):
 
     @default("runtime_dir")
     def _default_runtime_dir(self) -> str:
-        import platformdirs
-
-        with warnings.catch_warnings():  # it warns where the system has none and /tmp is taken
-            warnings.simplefilter("ignore")
-            return platformdirs.user_runtime_dir("nbjobs", appauthor=False)
+        return str(Path(self.data_dir, "run"))  # XDG_RUNTIME_DIR is removed at logout, and cron jobs have none
 
     @validate("redis_url", "queue_redis_url")
     def _check_url(self, proposal: Any) -> str | None:

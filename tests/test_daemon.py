@@ -222,17 +222,6 @@ def test_two_daemons_live_side_by_side(home: Home) -> None:
         assert home.daemon().pid != other.daemon().pid
 
 
-def test_data_belongs_to_one_daemon(home: Home) -> None:
-    """Two on one append-only file would destroy it: the second one says who has it."""
-    home.run("up", "--detach", "--no-worker")
-    home.environment["NBJOBS_RUNTIME_DIR"] = str(home.folder / "run2")
-    done = home.run("up", "--detach", check=False)
-    home.environment["NBJOBS_RUNTIME_DIR"] = str(home.folder / "run")
-    assert done.returncode == 1
-    assert f"another nbjobs daemon uses {home.settings.data_dir} (process {home.daemon().pid} on" in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
 def test_a_worker_that_cannot_be_started_is_told(home: Home) -> None:
     """An interpreter that is gone: the client hears it, the daemon goes on."""
     home.run("up", "--detach", "--no-worker")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import stat
 import sys
 import tempfile
@@ -14,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from nbjobs import embedded
-from nbjobs.embedded import Places, ask, command, places
+from nbjobs.directories import Places
+from nbjobs.embedded import ask, command, hello, places
+from nbjobs.environment import environment
 from nbjobs.errors import EmbeddedError
 from nbjobs.settings import NbJobs
 
@@ -60,6 +63,78 @@ def test_a_directory_that_cannot_be_made_is_told(folder: Path) -> None:
         places(settings(folder, "file/run"))
 
 
+@pytest.mark.weather("M11")
+def test_the_data_directory_is_checked_as_that_of_the_sockets(folder: Path) -> None:
+    """Its lock says where a client connects, and its file what Redis holds: nobody else may write there."""
+    (data := folder / "data").mkdir(mode=0o777)
+    data.chmod(0o777)
+    with pytest.raises(EmbeddedError, match=r"data has mode 777, expected 700.*chmod 700"):
+        places(settings(folder))
+    data.rmdir()
+    (folder / "elsewhere").mkdir(mode=0o700)
+    data.symlink_to(folder / "elsewhere")
+    with pytest.raises(EmbeddedError, match="data is a link or a file, expected a directory"):
+        places(settings(folder))
+
+
+@pytest.mark.weather("H8")
+def test_a_runtime_directory_that_others_could_replace_is_refused(folder: Path) -> None:
+    """Each directory above it counts, behind links too; one that everybody may write is safe with the sticky bit."""
+    (folder / "open" / "mine").mkdir(parents=True)
+    (folder / "link").symlink_to(folder / "open")
+    (folder / "open").chmod(0o777)
+    for name in ("open/mine/run", "link/mine/run"):
+        with pytest.raises(EmbeddedError, match=r"open has mode 777, so everybody could replace .*/open/mine/run"):
+            places(settings(folder, name))
+    (folder / "open").chmod(0o1777)
+    assert places(settings(folder, "link/mine/run")).runtime == folder / "open/mine/run"
+
+
+@pytest.mark.weather("H8")
+def test_a_directory_below_another_users_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who owns a directory may replace what is in it; root may anything anyway."""
+    me, other = os.getuid(), os.getuid() + 1
+    real = Path.stat
+
+    def stat_of(path: Path, **options: bool) -> os.stat_result:
+        found = list(real(path, **options))
+        if path == folder:
+            found[4] = other
+        return os.stat_result(found)
+
+    monkeypatch.setattr(Path, "stat", stat_of)
+    with pytest.raises(EmbeddedError, match=rf"belongs to user number {other}.*expected {me} .*NBJOBS_RUNTIME_DIR"):
+        places(settings(folder))
+    found = places(NbJobs(data_dir=str(folder / "data")))  # no runtime directory was named
+    assert found.runtime.parent == Path("/tmp")
+    found.runtime.rmdir()
+
+
+@pytest.mark.weather("H8")
+def test_a_file_system_without_sockets_gets_a_short_directory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some that are shared with another system have none."""
+    monkeypatch.setattr("nbjobs.directories._has_sockets", lambda directory: False)
+    found = places(settings(folder))
+    assert found.runtime.parent == Path("/tmp")
+    found.runtime.rmdir()
+
+
+@pytest.mark.weather("H8")
+def test_nothing_is_told_to_another_users_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request carries all environment variables, so the client looks who listens."""
+    found = places(settings(folder))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(found.daemon_socket))
+        listener.listen()
+        me = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: me + 1)
+        with pytest.raises(EmbeddedError, match=rf"user number {me} listens on .*daemon.sock, expected {me + 1}"):
+            ask(found, hello(settings(folder), environment()))
+        link, _ = listener.accept()
+        with link:
+            assert link.recv(1) == b""
+
+
 def test_a_path_too_long_for_a_socket_gets_a_short_one(folder: Path) -> None:
     """The short directory is the same each time, differs with the long one, and is private."""
     long = settings(folder, "r" * 120)
@@ -97,8 +172,6 @@ def test_nobody_there_is_no_error(folder: Path) -> None:
     """Neither where there is no socket, nor where nobody listens on it any more."""
     found = places(settings(folder))
     assert ask(found, {"op": "status"}) is None
-    import socket
-
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(found.daemon_socket))
     assert ask(found, {"op": "status"}) is None

@@ -14,9 +14,10 @@ import pytest
 
 from nbjobs import daemon
 from nbjobs.daemon import Daemon
-from nbjobs.embedded import Places
+from nbjobs.directories import Places
 from nbjobs.errors import EmbeddedError
 from nbjobs.keeper import Keeper, Wanted
+from nbjobs.lock import Lock
 from nbjobs.programs import Program, Programs
 from nbjobs.settings import NbJobs
 from nbjobs.steward import Steward
@@ -176,6 +177,6 @@ async def test_a_request_longer_than_the_daemon_takes_is_answered(monkeypatch: p
 
         def close(self) -> None: ...
 
-    served = Daemon(NbJobs(), Places(Path("/r"), Path("/d")))
+    served = Daemon(NbJobs(), Lock(Places(Path("/r"), Path("/d"))))
     await served._serve(reader, cast(asyncio.StreamWriter, Writer()))
     assert "environment variables" in json.loads(answers[0])["error"]

@@ -43,7 +43,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (s.crash_wait, s.max_crashes, s.keep, s.idle_exit) == ([0, 10, 60], 3, 604800, 600)
     assert (s.child_runs, s.async_runs, s.run_events, s.user_events) == (1000, 100, 1000, 5000)
     assert s.children >= 1
-    assert Path(s.data_dir).name == Path(s.runtime_dir).name == "nbjobs"
+    assert Path(s.data_dir).name == "nbjobs"
+    assert Path(s.runtime_dir) == Path(s.data_dir, "run")
 
 
 def test_later_sources_win(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
