@@ -19,6 +19,9 @@ from .command import Command
 from .commands import COMMANDS
 from .errors import NbjobsError
 
+_DOWN_FLAGS: dict[str, object] = {
+    "embedded": ({"Down": {"embedded": True}}, "also where NBJOBS_REDIS_URL names a Redis of your own")
+}
 _UP_FLAGS: dict[str, object] = {
     "detach": ({"Up": {"detach": True}}, "run without this terminal; come back when all is ready"),
     "no-worker": ({"Up": {"worker": False}}, "start no worker: each client asks for its own"),
@@ -58,13 +61,43 @@ class Down(Command):
 
     name = "nbjobs down"
     description = Unicode(__doc__)
+    embedded = Bool(False, help="also where NBJOBS_REDIS_URL names a Redis of your own").tag(config=True)
+    flags = _DOWN_FLAGS
 
     def start(self) -> None:
         """Ends it and says so."""
         embedded.check_platform()
         from . import launch
 
-        print("nbjobs is down" if launch.down(self.settings()) else "nbjobs is not up: nothing to end")
+        settings = self.settings()
+        own = "NBJOBS_REDIS_URL names a Redis of your own, which nbjobs does not end"
+        if settings.redis_url is None or self.embedded:
+            print("nbjobs is down" if launch.down(settings) else "nbjobs is not up: nothing to end")
+        elif beside := launch.status(settings):
+            raise NbjobsError(
+                f"{own}. Beside it, the embedded {beside.splitlines()[0]}: `nbjobs down --embedded` ends that"
+            )
+        else:
+            print(f"nbjobs is not up: nothing to end. {own}.")
+
+
+class Status(Command):
+    """Shows the embedded Redis and its workers; the exit code says whether they are up."""
+
+    name = "nbjobs status"
+    description = Unicode(__doc__)
+
+    def start(self) -> None:
+        """Shows it."""
+        embedded.check_platform()
+        from . import launch
+
+        settings = self.settings()
+        said = launch.status(settings)
+        print(said or "nbjobs is not up")
+        if settings.redis_url is not None:
+            print("NBJOBS_REDIS_URL names a Redis of your own: runs are there, not in the embedded one")
+        self.exit(0 if said else 1)
 
 
 class WorkerCommand(Command):
@@ -129,6 +162,7 @@ class Demo(Command):
 
 _COMMANDS: dict[str, tuple[type[Command], str]] = {
     "up": (Up, "start the embedded Redis and a worker"),
+    "status": (Status, "show whether they are up"),
     "down": (Down, "end them"),
     "worker": (WorkerCommand, "run a worker"),
     **COMMANDS,

@@ -144,10 +144,8 @@ def test_up_where_a_redis_is_named() -> None:
 
 def test_an_unknown_command() -> None:
     """The commands there are."""
-    assert (
-        "expected one of up, down, worker, runs, watch, cancel, pause, unpause, retry, logs, events, doctor, demo"
-        in complaint("upp")
-    )
+    known = "up, status, down, worker, runs, watch, cancel, pause, unpause, retry, logs, events, doctor, demo"
+    assert f"expected one of {known}" in complaint("upp")
 
 
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,6 +154,7 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     for name in (
         "up",
+        "status",
         "down",
         "worker",
         "runs",
@@ -175,6 +174,6 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 def test_windows_has_no_worker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A worker's message names WSL, and that clients work."""
     monkeypatch.setattr(sys, "platform", "win32")
-    for command in ("worker", "up", "down"):
+    for command in ("worker", "up", "status", "down"):
         assert main([command]) == 1
         assert "WSL" in capsys.readouterr().err
