@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +24,9 @@ from .workers import Ledger, gone
 
 
 @pytest.fixture
-def home() -> Iterator[Home]:
-    with Home() as found:
+def home(request: pytest.FixtureRequest) -> Iterator[Home]:
+    """A home of its own; a test that is parametrised with `home` says with which settings."""
+    with Home(**getattr(request, "param", {})) as found:
         set_current(found.settings)
         yield found
         connection.drop_client()
@@ -275,6 +275,7 @@ def test_what_outlives_daemon_and_guard_is_ended_by_down(home: Home, ledger: Led
 
 
 @pytest.mark.weather("low: orphans")
+@pytest.mark.parametrize("home", [{"lease": 90.0}], indirect=True)
 def test_what_outlives_daemon_and_guard_is_replaced_for_the_next_client(home: Home, ledger: Ledger) -> None:
     """It waits for no lease; the old worker drains and leaves, and its run goes on in the new one."""
     run = workjobs.items.enqueue(ledger.path, 3000)
@@ -282,10 +283,8 @@ def test_what_outlives_daemon_and_guard_is_replaced_for_the_next_client(home: Ho
     family = home.family()
     kill_daemon_and_guard(home)
     connection.drop_client()
-    began = time.monotonic()
     assert workjobs.add.enqueue(1, 2).result(timeout=30) == 3
-    assert time.monotonic() - began < 10
-    wait_until(lambda: gone(family), 10, "the old worker has left")
+    wait_until(lambda: gone(family), 20, "the old worker has left")
     ledger.open_gate()
     run.wait(timeout=30)
     assert reasons(run) == ["stopping"]
