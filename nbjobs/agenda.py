@@ -21,9 +21,9 @@ class Agenda:
     def __init__(self) -> None:
         self._signs: dict[str, float] = {}
         self._next: dict[str, float] = {}
-        self._fresh: set[str] = set()
-        self._asked: set[str] = set()
-        self._waiting: list[str] = []
+        self._wanted: dict[str, None] = {}  # who is to be asked whatever is known, new signs first
+        self._fresh: list[str] = []
+        self._round: list[str] = []
 
     @property
     def users(self) -> list[str]:
@@ -33,37 +33,37 @@ class Agenda:
     def signed(self, signs: Iterable[tuple[str, float]]) -> None:
         """Take note of all users and their last signs; a sign that is new is what counts, not its time."""
         found = dict(signs)
-        for u in self._next.keys() - found.keys():
-            del self._next[u]
-            self._asked.discard(u)
+        for u in self._signs.keys() - found.keys():
+            self._next.pop(u, None)
+            self._wanted.pop(u, None)
         # A sign goes before what it announces, and is asked about twice: the first time may be too early.
-        again = self._fresh & found.keys()
-        self._fresh = {u for u, score in found.items() if self._signs.get(u) != score}
-        for u in self._fresh | again:
-            self._next[u] = 0.0
+        again, self._fresh = self._fresh, [u for u, score in found.items() if self._signs.get(u) != score]
+        self._wanted = dict.fromkeys([*self._fresh, *(u for u in again if u in found), *self._wanted])
         self._signs = found
+
+    def sweep(self, now: float, seconds: float) -> None:
+        """Have those asked of whom something is due soon, and the share of the others for so many seconds."""
+        self._wanted.update((u, None) for u, next in self._next.items() if next <= now + SOON)
+        self._round = [u for u in self._round if u in self._signs] or self.users
+        count = ceil(len(self._signs) * seconds / _ROUND)
+        self._wanted.update((u, None) for u in self._round[:count])
+        del self._round[:count]
+
+    def turn(self, now: float) -> list[str]:
+        """Return who is to be asked now; those first of whom something is known to be due."""
+        due = (u for u, next in self._next.items() if next <= now)
+        return list(dict.fromkeys([*due, *self._wanted]))
 
     def knows(self, u: str) -> bool:
         """Whether the user was asked before."""
-        return u in self._asked
+        return u in self._next
 
     def learn(self, u: str, next: float) -> None:
-        """Take note of when a user's next run is due."""
+        """Take note of when a user's next run is due, who was asked just now."""
+        self._wanted.pop(u, None)
         self._next.pop(u, None)  # to the end: who had a turn comes after those who did not
         self._next[u] = next
-        self._asked.add(u)
-
-    def due(self, now: float) -> list[str]:
-        """Return the users of whom something is due."""
-        return [u for u, next in self._next.items() if next <= now]
-
-    def turn(self, now: float, seconds: float) -> list[str]:
-        """Return the users to be asked in a sweep that comes so long after the last one."""
-        self._waiting = [u for u in self._waiting if u in self._signs] or self.users
-        count = ceil(len(self._signs) * seconds / _ROUND)
-        idle, self._waiting = self._waiting[:count], self._waiting[count:]
-        return list(dict.fromkeys([*self.due(now + SOON), *idle]))
 
     def first(self) -> float:
-        """Return when the first run of anybody is due."""
-        return min(self._next.values(), default=float("inf"))
+        """Return when somebody is to be asked next."""
+        return 0.0 if self._wanted else min(self._next.values(), default=float("inf"))

@@ -28,7 +28,7 @@ _HOUR = 3_600_000
 _SHORTEST = 0.02
 _SHARE = 200  # runs of a user that are looked at in one go
 _AT_ONCE = 1000
-_ASKED_AT_ONCE = 500
+_ASKED = 500  # users in one go
 _MOST = 100_000
 
 Due = dict[str, list[str]]
@@ -116,14 +116,13 @@ class Sweeper:
         if clock.settled and clock.jumps != self._jumps:
             self._know_nothing(clock.jumps)
         began = time.monotonic()
-        seconds = began - self._swept
-        if seconds < self._settings.sweep:
-            return self._agenda.due(clock.now())
-        with translated(self._client):
-            self._agenda.signed(await self._client.zrange(USERS, 0, -1, withscores=True))
-        self._swept = began
-        await self._tidying.some(self._agenda.users, clock.now())
-        return self._agenda.turn(clock.now(), min(seconds, 2 * self._settings.sweep))
+        if (seconds := began - self._swept) >= self._settings.sweep:
+            with translated(self._client):
+                self._agenda.signed(await self._client.zrange(USERS, 0, -1, withscores=True))
+            self._agenda.sweep(clock.now(), min(seconds, 2 * self._settings.sweep))
+            await self._tidying.some(self._agenda.users, clock.now())
+            self._swept = began
+        return self._agenda.turn(clock.now())[:_ASKED]
 
     async def _ask(self, users: Sequence[str], seen: Due | None = None) -> Due:
         """Asks users what is due, takes note of when the next run is, and returns the runs that are, by user.
@@ -132,19 +131,19 @@ class Sweeper:
             users: those to be asked.
             seen: what was looked at just now: what is due all the same waits for the next sweep.
         """
+        if not users:
+            return {}
+        with translated(self._client):
+            pipe = self._client.pipeline(transaction=False)
+            for u in users:
+                pipe.zrange(Keys.of(u).due, 0, _SHARE, withscores=True)
+            answers = await pipe.execute(raise_on_error=False)
         found: Due = {}
-        for start in range(0, len(users), _ASKED_AT_ONCE):
-            part = users[start : start + _ASKED_AT_ONCE]
-            with translated(self._client):
-                pipe = self._client.pipeline(transaction=False)
-                for u in part:
-                    pipe.zrange(Keys.of(u).due, 0, _SHARE, withscores=True)
-                answers = await pipe.execute(raise_on_error=False)
-            for u, answer in zip(part, answers, strict=True):
-                if isinstance(answer, Exception):
-                    self._put_off(u, answer)
-                elif runs := await self._read(u, answer, (seen or {}).get(u, [])):
-                    found[u] = runs
+        for u, answer in zip(users, answers, strict=True):
+            if isinstance(answer, Exception):
+                self._put_off(u, answer)
+            elif runs := await self._read(u, answer, (seen or {}).get(u, [])):
+                found[u] = runs
         return found
 
     async def _read(self, u: str, due: list[tuple[str, float]], seen: list[str]) -> list[str]:
