@@ -69,6 +69,10 @@ class SplitStream(io.TextIOBase):
             for owner, cutter in self._cutters.items():
                 self._send(owner, cutter.cut())
 
+    def has_printed(self, owner: str) -> bool:
+        """Whether an attempt that has not ended has written anything."""
+        return owner in self._cutters
+
     def finish_line(self, owner: str) -> None:
         """Sends the open line of an attempt that has ended."""
         with self._lock:
@@ -187,6 +191,11 @@ def serve(first: Claim, desk: Desk, upkeep: Upkeep) -> None:
             asyncio.run(AsyncChild(desk, upkeep).serve(first))
     finally:
         sys.stdout, sys.stderr = plain
+
+
+def has_printed(owner: str) -> bool:
+    """Return whether an attempt that has not ended has written anything."""
+    return any(stream.has_printed(owner) for stream in _split())
 
 
 def _split() -> list[SplitStream]:

@@ -21,7 +21,7 @@ import msgspec
 from . import asyncchild, birth, lending
 from .claim import Claim as HeldRun
 from .desk import Attempt, Claim, Desk, current_owner, done, tell_error, to_wire
-from .output import show_logging
+from .output import MarkingStream, show_logging
 from .settings import NbJobs, current, set_current
 from .ticker import ticker
 from .upkeep import Upkeep, code_watch
@@ -39,9 +39,14 @@ def attempt_of(claim: Claim, usage: Callable[[], Usage | None]) -> Attempt:
     """The attempt of `runner`, on this process's connection: what children perform."""
     from . import connection, runner  # the nursery has loaded them, where they are wanted
 
+    wrote, owner = MarkingStream.wrote, claim["owner"]
+
     def used() -> dict[str, Any]:
         found = usage()
-        return {"cpu_seconds": found.cpu, "peak_memory": found.peak} if found else {}
+        told: dict[str, Any] = {"cpu_seconds": found.cpu, "peak_memory": found.peak} if found else {}
+        if MarkingStream.wrote != wrote or asyncchild.has_printed(owner):
+            told["printed"] = True  # so a reader of its log knows that there are last words to wait for
+        return told
 
     held = msgspec.convert(claim, HeldRun)
     return runner.Attempt(held, connection.client(), current(), usage=used)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 
-from . import connection, words
+from . import connection, intake, words
 from . import events as _events
 from .connection import AsyncClient, Client, translated
 from .events import Event
@@ -30,6 +31,8 @@ __all__ = ["Gap", "LogLine", "Tail", "aevents", "alogs", "events", "logs"]
 
 _BLOCK = 1000  # ms, well below the connection's timeout
 _LAST_WORDS = 1000  # ms after a run's end in which its worker writes what the body printed at last
+_UNSEEN_WORDS = 100  # ms where the body's process knows of none: C code and programs print past it
+_ENDS = frozenset({"job.completed", "job.failed", "job.cancelled", "job.dead"})
 _ID = re.compile(r"\d+-\d+")
 
 
@@ -79,25 +82,24 @@ def events(
     client: Client, keys: Keys, run: str, start: str | Event | None = None, *, follow: bool = False
 ) -> Iterator[Event | Gap]:
     """Yield the events of a run; see `nbjobs.run.Run.events`."""
-    reader = _Reader(keys.events(run), keys.run(run), _Events(start), follow=follow)
-    return reader.read(client)
+    return _Reader(keys, run, keys.events(run), _Events(start), follow=follow).read(client)
 
 
 def aevents(
     keys: Keys, run: str, start: str | Event | None = None, *, follow: bool = False
 ) -> AsyncIterator[Event | Gap]:
     """As `events`, for asyncio, on a connection of its own."""
-    return _Reader(keys.events(run), keys.run(run), _Events(start), follow=follow).aread()
+    return _Reader(keys, run, keys.events(run), _Events(start), follow=follow).aread()
 
 
 def logs(client: Client, keys: Keys, run: str, *, follow: bool = False) -> Iterator[LogLine | Gap]:
     """Yield the output of a run; see `nbjobs.run.Run.logs`."""
-    return _Reader(keys.log(run), keys.run(run), _Lines(), follow=follow).read(client)
+    return _Reader(keys, run, keys.log(run), _Lines(), follow=follow).read(client)
 
 
 def alogs(keys: Keys, run: str, *, follow: bool = False) -> AsyncIterator[LogLine | Gap]:
     """As `logs`, for asyncio, on a connection of its own."""
-    return _Reader(keys.log(run), keys.run(run), _Lines(), follow=follow).aread()
+    return _Reader(keys, run, keys.log(run), _Lines(), follow=follow).aread()
 
 
 class Tail:
@@ -147,10 +149,12 @@ class _Source(Protocol):
     Attributes:
         start: the entry to begin behind; empty for the oldest.
         patience: ms to wait for more after the run's end.
+        closed: the last attempt of which all has been taken, as far as the entries tell.
     """
 
     start: str
     patience: int
+    closed: int
 
     def begin(self, found: Entry | None) -> Iterator[Gap]:
         """Look at the entry to begin behind; None where it is gone."""
@@ -163,6 +167,7 @@ class _Events:
     """Makes events of entries, and sees from their numbers and counts what is missing."""
 
     patience = 0
+    closed = 0
 
     def __init__(self, start: str | Event | None) -> None:
         self.start = _id(start)
@@ -212,6 +217,7 @@ class _Lines:
     start = ""
 
     def __init__(self) -> None:
+        self.closed = 0
         self._seen = 0
 
     def begin(self, found: Entry | None) -> Iterator[Gap]:
@@ -221,12 +227,32 @@ class _Lines:
     def take(self, id: str, entry: Mapping[str, str]) -> Iterator[LogLine | Gap]:
         """Yield what one entry tells."""
         lines, total = _logged(entry)
+        self.closed = max(self.closed, whole(entry.get("z")) or 0)
         missed = total - len(lines) - self._seen
         self._seen = max(total, self._seen)
         if missed > 0:
             yield Gap(missed)
         for stream, text, at in lines:
             yield LogLine(stream, text, at)
+
+
+class _End(NamedTuple):
+    """The end of a run: its last attempt, when that was (ms), and how long after it lines may come (ms)."""
+
+    attempt: int
+    at: int
+    patience: int
+
+
+def _end(newest: list[Entry]) -> _End | None:
+    """Return the end of a run that its newest events tell, the last one first; None where it has not ended."""
+    if not newest or newest[0][1].get("e") not in _ENDS:
+        return None
+    told = [intake.decode(entry.get("d", "")).p for _, entry in newest]
+    attempt = max(whole(payload.attempt) or 0 for payload in told)
+    printed = any(payload.printed or payload.last_lines for payload in told)
+    at = int(newest[0][0].partition("-")[0])
+    return _End(attempt, at, _LAST_WORDS if printed else _UNSEEN_WORDS)
 
 
 def _logged(entry: Mapping[str, str]) -> tuple[list[tuple[str, str, int]], int]:
@@ -241,9 +267,10 @@ def _logged(entry: Mapping[str, str]) -> tuple[list[tuple[str, str, int]], int]:
 class _Reader:
     """Reads a stream to its end, or to the run's end, for plain code and for asyncio."""
 
-    def __init__(self, key: str, run_key: str, source: _Source, *, follow: bool) -> None:
+    def __init__(self, keys: Keys, run: str, key: str, source: _Source, *, follow: bool) -> None:
         self._key = key
-        self._run_key = run_key
+        self._run_key = keys.run(run)
+        self._events_key = keys.events(run)
         self._source = source
         self._follow = follow
 
@@ -289,6 +316,9 @@ class _Reader:
         if last:
             found = yield ("XRANGE", self._key, last, last)
             yield list(self._source.begin(found[0] if found else None))
+        end = None
+        if self._source.patience and not self._follow:  # first: what is read behind it is as it was at the run's end
+            end = _end((yield ("XREVRANGE", self._events_key, "+", "-", "COUNT", 2)))
         while True:
             page = yield ("XRANGE", self._key, f"({last}" if last else "-", "+", "COUNT", PAGE)
             if page:
@@ -296,9 +326,18 @@ class _Reader:
                 yield self._told(page)
             if len(page) < PAGE:
                 break
-        while self._follow:
-            state = yield ("HGET", self._run_key, "state")  # first: when it has ended its last entry is there
+        if self._follow:
+            yield from self._to_come(last)
+        elif end is not None:
+            yield from self._last_words(end, last)
+
+    def _to_come(self, last: str) -> Generator[Any, Any, None]:
+        """Read what comes until the run has ended."""
+        while True:
+            state, attempt = yield ("HMGET", self._run_key, "state", "attempt")  # first: its last event is there then
             over = state is None or state in ENDED
+            if over and 0 < (whole(attempt) or 0) <= self._source.closed:
+                return
             wait = self._source.patience if over else _BLOCK
             block = ("BLOCK", wait) if wait else ()  # 0 would be for ever
             found = yield ("XREAD", "COUNT", PAGE, *block, "STREAMS", self._key, last or "0-0")
@@ -307,6 +346,19 @@ class _Reader:
                 yield self._told(found[0][1])
             elif over:
                 return
+
+    def _last_words(self, end: _End, last: str) -> Generator[Any, Any, None]:
+        """Read what the worker has still to write of what was printed before the run's end."""
+        if end.attempt <= self._source.closed:
+            return
+        seconds, micros = yield ("TIME",)
+        gone = max(0, int(seconds) * 1000 + int(micros) // 1000 - end.at)
+        until = time.monotonic() + (end.patience - gone) / 1000
+        while end.attempt > self._source.closed and (left := round((until - time.monotonic()) * 1000)) > 0:
+            found = yield ("XREAD", "COUNT", PAGE, "BLOCK", left, "STREAMS", self._key, last or "0-0")
+            if found:
+                last = found[0][1][-1][0]
+                yield self._told(found[0][1])
 
     def _told(self, page: list[Entry]) -> list[Any]:
         return [told for id, entry in page for told in self._source.take(id, entry)]

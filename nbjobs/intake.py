@@ -20,6 +20,7 @@ class Payload(msgspec.Struct, frozen=True):
     """The payload fields that matter here; any type may stand in any of them."""
 
     job: Any = None
+    attempt: Any = None
     queue: Any = None
     worker: Any = None
     resumptions: Any = None
@@ -45,6 +46,8 @@ class Payload(msgspec.Struct, frozen=True):
     ordinal: Any = None
     cpu_seconds: Any = None
     peak_memory: Any = None
+    printed: Any = None
+    last_lines: Any = None
     result_preview: Any = None
     dropped: Any = None
     newer: Any = None

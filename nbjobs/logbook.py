@@ -2,8 +2,9 @@
 
 One entry of a stream is one batch of lines: ``d`` is a JSON list of ``[stream, line, ns]``, ``t`` counts all lines of
 the run up to its end, those included that were dropped, so a reader knows how many it does not see; ``x`` is how many
-were dropped just before it. What is printed neither holds up the worker nor fills its memory while Redis is away:
-beyond its caps it is counted and dropped, the oldest first, since the last words say most.
+were dropped just before it; ``z`` stands in the last entry of an attempt and is its number. What is printed neither
+holds up the worker nor fills its memory while Redis is away: beyond its caps it is counted and dropped, the oldest
+first, since the last words say most.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class _Entry(NamedTuple):
     lines: int
     dropped: int
     weight: int
+    closes: int
 
 
 class _Log:
@@ -69,6 +71,8 @@ class _Log:
         self.total: int | None = None
         self.dropped = 0
         self.bytes = 0
+        self._open = False
+        self._closes = 0
         self._waiting: deque[Line] = deque()
         self._weights: deque[int] = deque()
         self._weight = 0
@@ -77,13 +81,14 @@ class _Log:
     @property
     def due(self) -> bool:
         """Whether anything is to be written."""
-        return bool(self._waiting or self.dropped)
+        return bool(self._waiting or self.dropped or self._closes)
 
     def note(self, lines: Sequence[Line]) -> None:
         for line in lines:
             cut = _cut(line)
             self._waiting.append(cut)
             self.bytes += _size(cut)
+        self._open = True
         self.fit(_RUN_BYTES)
 
     def fit(self, bytes: int) -> None:
@@ -91,15 +96,19 @@ class _Log:
         while self.bytes > bytes:
             self._drop()
 
+    def close(self, attempt: int) -> None:
+        """Take note that an attempt has printed its last line, if it has printed any."""
+        if self._open:
+            self._open = False
+            self._closes = attempt
+
     def take(self) -> list[_Entry]:
         """Return what may be written now; of what may not soon, only the last lines go on waiting."""
         entries: list[_Entry] = []
-        while self.due and len(entries) < _TICK_ENTRIES:
-            if not self._allowance.take():
-                while len(self._waiting) > _ENTRY_LINES:
-                    self._drop()
-                break
+        while self.due and len(entries) < _TICK_ENTRIES and self._allowance.take():
             entries.append(self._next())
+        while self._allowance.left < 1 and len(self._waiting) > _ENTRY_LINES:
+            self._drop()
         return entries
 
     def written(self, entries: Sequence[_Entry]) -> None:
@@ -119,6 +128,7 @@ class _Log:
         """Take note of entries that may not be in Redis."""
         self.total = None
         self.dropped += sum(entry.lines + entry.dropped for entry in entries)
+        self._closes = self._closes or entries[-1].closes
 
     def _drop(self) -> None:
         self.dropped += 1 + self._pop().missed
@@ -142,7 +152,9 @@ class _Log:
         for _ in kept:
             dropped += self._pop().missed  # of the first one
         weight = max(1, len(kept), size // _USUAL)
-        return _Entry(f"[{b','.join(kept).decode()}]", len(kept), dropped, weight)
+        closes = 0 if self._waiting else self._closes
+        self._closes -= closes
+        return _Entry(f"[{b','.join(kept).decode()}]", len(kept), dropped, weight, closes)
 
 
 class Logbook:
@@ -175,6 +187,14 @@ class Logbook:
             self._fit()
         self._written.clear()
         self._arrived.set()
+
+    def end(self, keys: Keys, run: str, attempt: int) -> None:
+        """Take note that an attempt is over, so that a reader of what it printed knows that there is no more."""
+        log = self._logs.get(keys.log(run))
+        if log is not None:
+            log.close(attempt)
+            self._written.clear()
+            self._arrived.set()
 
     async def run(self) -> None:
         """Writes until cancelled."""
@@ -239,7 +259,7 @@ class Logbook:
     def _add(self, pipe: Any, log: _Log, entry: _Entry) -> None:
         assert log.total is not None
         log.total += entry.lines + entry.dropped
-        more = ("x", entry.dropped) if entry.dropped else ()
+        more = (*(("x", entry.dropped) if entry.dropped else ()), *(("z", entry.closes) if entry.closes else ()))
         pipe.execute_command("XADD", log.key, "MAXLEN", "~", log.length, "*", "d", entry.d, "t", log.total, *more)
 
     def _fit(self) -> None:

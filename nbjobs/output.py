@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from io import TextIOWrapper
+from typing import ClassVar
 
 from .lines import MARK, Line, LineCutter, timed
 
@@ -35,6 +36,9 @@ class MarkingStream(TextIOWrapper):
         fd: where it writes. Where a body has put something else in its place, nothing is marked.
     """
 
+    wrote: ClassVar[int] = 0
+    """How often any of them was written to."""
+
     def __init__(self, fd: int) -> None:
         raw = os.fdopen(fd, "wb", closefd=False)
         super().__init__(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
@@ -42,6 +46,7 @@ class MarkingStream(TextIOWrapper):
 
     def write(self, text: str, /) -> int:
         """Writes text; returns how many characters that were."""
+        MarkingStream.wrote += 1
         if isinstance(text, str) and "\n" in text and _identity(self.fileno()) == self._pipe:
             super().write(text.replace("\n", f"{MARK}{time.time_ns():016x}\n"))
             return len(text)

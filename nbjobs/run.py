@@ -119,7 +119,7 @@ class Run:
 
         That is stdout and stderr, also of C code and of programs that it starts, `logging` from INFO on, and
         `warnings`; of an async body what goes through Python. A `Gap` stands where lines are missing. The last lines
-        of a run come a moment after its end, since its worker writes them; ``follow`` waits for them.
+        of a run come a moment after its end, since its worker writes them; for these it waits, a second at most.
 
         Args:
             follow: go on with those that come, until the run has ended.

@@ -304,7 +304,7 @@ class Attempt:
     def _close(self, ending: Ending) -> Outcome:
         for name, payload in ending.events:
             self.journal.happened(name, payload)
-        usage = self._usage() if self.claim.overrun is None else {}
+        usage = self._usage() if self.claim.overrun is None else {"printed": True}  # its stack, at least
         payload = {**ending.payload, **usage, "duration": round((time.monotonic() - self._began) * 1000, 2)}
         wait = 0.0 if self._inline else ending.wait  # waits are told, not slept
         reply = self.journal.close(ending._replace(payload=payload, wait=wait))

@@ -231,8 +231,10 @@ class Worker(arq.worker.Worker):
 
     async def _perform(self, candidate: Candidate, work: Coroutine[Any, Any, None]) -> None:
         """Performs an attempt to its end; then the place is another's."""
+        held = candidate.held
         try:
             await work
+            self._logbook.end(held.keys, held.run, held.attempt)
         except Exception:  # reported; one attempt must not end the worker, its run is swept up
             logger.exception("attempt %s has failed in the worker", candidate.id)
         finally:

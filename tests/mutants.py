@@ -406,8 +406,8 @@ MUTANTS = [
     Mutant(
         "a flood of lines is cut without an allowance",
         "lines.py",
-        "room = max(int(self._allowance.left), _LEAST)",
-        "room = 1_000_000",
+        "if not count or not (self._allowance.take(count) or all):",
+        "if not count:",
         ("tests/test_output.py::test_a_flood_is_cut_within_its_allowance_and_counted",),
     ),
 ]

@@ -149,9 +149,9 @@ async def test_following_for_asyncio_leaves_the_loop_free(nbjobs_settings: NbJob
     assert names == ["job.enqueued", "job.cancelled"]
 
 
-def log(client: redis.Redis, run: Run, total: int, *lines: str) -> None:
+def log(client: redis.Redis, run: Run, total: int, *lines: str, closes: int = 0) -> None:
     text = "[" + ",".join(f'["stdout","{line}",5]' for line in lines) + "]"
-    client.xadd(KEYS.log(run.id), {"d": text, "t": total})
+    client.xadd(KEYS.log(run.id), {"d": text, "t": total, **({"z": closes} if closes else {})})
     client.pexpire(KEYS.log(run.id), 60_000)
 
 
@@ -180,6 +180,59 @@ def test_following_a_log_waits_for_the_last_words(run: Run, redis_client: redis.
     log(redis_client, run, 1, "the last")
     following.join(5)
     assert found == [LogLine("stdout", "the last", 5)]
+
+
+class Asking:
+    """Notes what is asked of Redis."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self.asked: list[tuple[Any, ...]] = []
+
+    def execute_command(self, *command: Any) -> Any:
+        self.asked.append(command)
+        return self.client.execute_command(*command)
+
+    def waits(self) -> list[int]:
+        """How long it asked Redis to wait, each time, in ms."""
+        return [command[command.index("BLOCK") + 1] for command in self.asked if "BLOCK" in command]
+
+
+def ends(store: Store, run: str, **payload: Any) -> None:
+    store.enqueue(run, {"job": "m.f", "args": "[]", "queue": "test"})
+    assert store.claim(run, "me:1", 1, "").code == "OK"
+    assert store.finish(run, "me:1", "completed", d=d({"attempt": 1, **payload})).code == "OK"
+
+
+@pytest.mark.weather("A6")
+def test_a_log_is_read_once_its_last_words_are_written(store: Store, redis_client: redis.Redis) -> None:
+    """It waits where the end says that something was printed and no entry closes the attempt, and no longer."""
+    ends(store, "r1", printed=True)
+    log(redis_client, Run("r1"), 1, "the first")
+    asking, found = Asking(redis_client), []
+    reading = threading.Thread(target=lambda: found.extend(history.logs(asking, KEYS, "r1")))  # type: ignore[arg-type]
+    reading.start()
+    wait_until(lambda: found, 3)
+    log(redis_client, Run("r1"), 2, "the last", closes=1)
+    reading.join(5)
+    assert [line.text for line in found] == ["the first", "the last"]
+    again = Asking(redis_client)
+    assert list(history.logs(again, KEYS, "r1")) == found  # type: ignore[arg-type]
+    assert again.waits() == [], "the attempt is closed"
+
+
+@pytest.mark.weather("A6")
+def test_a_log_whose_last_words_never_come_is_waited_for_a_second_at_most(
+    store: Store, redis_client: redis.Redis
+) -> None:
+    """From the end on, and only a moment where its process knows of nothing that was printed."""
+    ends(store, "r1", printed=True)
+    ends(store, "r2")
+    for run, longest in (("r1", 1000), ("r2", 100)):
+        asking = Asking(redis_client)
+        for _ in range(2):
+            assert list(history.logs(asking, KEYS, run)) == []  # type: ignore[arg-type]
+        assert sum(asking.waits()) <= longest
 
 
 async def test_logs_for_asyncio_are_the_same(run: Run, redis_client: redis.Redis) -> None:

@@ -139,6 +139,24 @@ def test_a_flood_is_counted_to_the_line(url: str, redis_client: redis.Redis) -> 
     assert redis_client.memory_usage(f"nbjobs:{{ada}}:run:{run.id}:log") < 1_000_000
 
 
+@pytest.mark.weather("A6")
+@pytest.mark.parametrize("job", [workjobs.floods, workjobs.afloods], ids=["sync", "async"])
+def test_who_has_waited_for_the_end_reads_all_that_was_printed_before(url: str, job: Any) -> None:
+    """However soon: a reader of the log waits for what the worker is about to write."""
+    with Worker(url):
+        for count in range(1, 20):
+            run = job.enqueue(count).wait(timeout=20)
+            assert [line.text for line in run.logs()] == [f"line {number}" for number in range(count)]
+
+
+@pytest.mark.weather("A6")
+def test_who_has_waited_for_a_death_reads_the_last_words(url: str) -> None:
+    """Of the attempt that ended it too."""
+    with Worker(url):
+        run = workjobs.dies_talking.enqueue().wait(timeout=20)
+        assert [line.text for line in run.logs()] == ["my last words", "without an end"] * 4
+
+
 def test_the_last_words_of_a_process_that_was_killed_are_kept(url: str) -> None:
     """Those without a line end too, once an attempt."""
     with Worker(url):

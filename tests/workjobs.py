@@ -223,6 +223,12 @@ def floods(lines: int) -> None:
 
 
 @job
+async def afloods(lines: int) -> None:
+    for number in range(lines):
+        print("line", number)
+
+
+@job
 def dies_talking() -> None:
     print("my last words", flush=True)
     print("without an end", end="", flush=True)
