@@ -87,6 +87,7 @@ class Child:
         error = ""
 
         def over() -> Usage | None:
+            upkeep.over()
             self._desk.over(claim)
             return meter.read()
 

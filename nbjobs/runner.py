@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import inspect
 import logging
@@ -144,10 +145,8 @@ class Attempt:
         """Run the body of a plain job to its end, and write how it ended."""
         with self._in_context():
             try:
-                job, args, kwargs = self._prepare()
-                with self._performing(job):
-                    value = _called(job, args, kwargs)
-                    self.continuation.finish()
+                prepared = self._prepare()  # what a module sets as it is loaded stays, what its jobs set does not
+                value = contextvars.copy_context().run(self._run_body, *prepared)
             except BaseException as error:
                 here = self._inline and type(error) is KeyboardInterrupt
                 outcome = self._end(error, asked=here)
@@ -155,6 +154,12 @@ class Attempt:
                     raise
                 return outcome
             return self._close(endings.after_return(value))
+
+    def _run_body(self, job: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        with self._performing(job):
+            value = _called(job, args, kwargs)
+            self.continuation.finish()
+        return value
 
     async def aperform(self) -> Outcome:
         """Run the body of an ``async`` job to its end, and write how it ended.

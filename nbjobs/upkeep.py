@@ -1,8 +1,8 @@
 """What bodies leave behind in a child.
 
-A child runs one body after the other as long as each leaves it as it was found: no threads or programs,
-the same directory and environment, memory in bounds, code as it is on disk. Else the worker replaces it,
-which costs a few milliseconds and the imports.
+A child runs one body after the other, all of one user, as long as each leaves it as it was found: no timers, threads
+or programs, the same state of the process (see `baseline`), memory in bounds, code as it is on disk. Else the worker
+replaces it, which costs a few milliseconds and the imports.
 """
 
 from __future__ import annotations
@@ -15,102 +15,14 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from . import birth
-from .vitals import MIB, memory_limit, resident_bytes
+from .baseline import Baseline, stop_timers
+from .vitals import memory_limit
 
 LOOK = 2.0  # s between two looks whether the code of a body that runs has become newer
-_THREAD_PATIENCE = 0.05
-# Threads that libraries keep for the whole process and that run none of the body's code.
-_KEPT_THREADS = {("tqdm._monitor", "TMonitor")}
-_OWN_THREADS = {"nbjobs-ticker", "nbjobs-follower", "nbjobs-commit"}
-
-
-class Baseline:
-    """How this process was before its first body.
-
-    Args:
-        memory_limit: resident bytes that are still in bounds.
-    """
-
-    def __init__(self, memory_limit: int) -> None:
-        self._memory_limit = memory_limit
-        self._directory = _directory()
-        self._environment = _environment()
-        self._threads = set(threading.enumerate())
-        self._programs = set(_programs())
-
-    def left_behind(self) -> list[str]:
-        """What differs now; empty where the process may be used again."""
-        found = self._threads_left() + [one for one in _programs() if one not in self._programs]
-        if _directory() != self._directory:
-            found.append("changed directory")
-        if _environment() != self._environment:
-            found.append("changed environment")
-        memory = resident_bytes(above=self._memory_limit)
-        if memory > self._memory_limit:
-            found.append(f"holds {memory // MIB} MiB")
-        return found
-
-    def _threads_left(self) -> list[str]:
-        deadline = time.monotonic() + _THREAD_PATIENCE
-        left = []
-        for thread in set(threading.enumerate()) - self._threads:
-            if (type(thread).__module__, type(thread).__name__) in _KEPT_THREADS or thread.name in _OWN_THREADS:
-                continue
-            if not isinstance(thread, threading._DummyThread):
-                thread.join(max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():
-                left.append(f"thread {thread.name}")
-        return left
-
-
-def _directory() -> str:
-    try:
-        return os.getcwd()  # noqa: PTH109 - asked after each body
-    except OSError:
-        return "deleted"
-
-
-def _environment() -> dict[Any, Any]:
-    """A copy of the environment, as it is stored: to decode all of it takes fifty times as long."""
-    stored: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
-    return dict(stored)
-
-
-def _programs() -> list[str]:
-    """Living direct children; where the kernel does not list them, those of `multiprocessing`."""
-    if not _has_children():  # nearly always, and one call of the kernel where the lists below take a dozen
-        return []
-    try:
-        tasks = [(task / "children").read_bytes() for task in Path("/proc/self/task").iterdir()]
-    except OSError:
-        processes = sys.modules.get("multiprocessing.process")
-        return [f"process {child.pid}" for child in processes.active_children()] if processes else []
-    pids = [int(pid) for task in tasks for pid in task.split()]
-    return [f"process {pid}" for pid in pids if not _is_zombie(pid)]
-
-
-def _has_children() -> bool:
-    """Whether there may be children, living or not."""
-    if not hasattr(os, "waitid"):
-        return True
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return True
-    return stat.rpartition(b")")[2].split()[0] == b"Z"
 
 
 class CodeWatch:
@@ -150,7 +62,7 @@ class CodeWatch:
         self._latest = latest
         for name in set(sys.modules) - self._seen:
             self._seen.add(name)
-            file = getattr(sys.modules.get(name), "__file__", None)
+            file = _file_of(sys.modules.get(name))
             if isinstance(file, str) and not file.startswith(self._folders):
                 self._stamps[file] = stamp = _stamp(file)
                 if stamp[0] >= since_ns:
@@ -173,6 +85,14 @@ class CodeWatch:
     def _newer(self) -> Iterator[str]:
         yield from self._unsure  # for as long as this process lives: it has loaded who knows what
         yield from (file for file, stamp in self._stamps.items() if _stamp(file) != stamp)
+
+
+def _file_of(module: object) -> object:
+    """Return a module's file, without a question to the module itself: one that loads lazily would load, or raise."""
+    try:
+        return object.__getattribute__(module, "__dict__").get("__file__")
+    except Exception:  # whatever stands there in a module's place
+        return None
 
 
 def _installed_folders() -> tuple[str, ...]:
@@ -235,6 +155,7 @@ class Upkeep:
         self._code.open()
         self._baseline = Baseline(memory_limit(children))
         self._streams = (sys.stdout, sys.stderr)
+        self._rang = False
 
     def outdated(self) -> str:
         """The file that has changed since it was loaded here, or an empty string."""
@@ -244,9 +165,20 @@ class Upkeep:
         """What tells the attempt of a body of newer code on disk while it runs."""
         return Lookout(self._code, began_ns, tell)
 
+    def over(self) -> None:
+        """The body is over: what it has left to ring must not ring while its end is written."""
+        self._rang = stop_timers() or self._rang
+
     def after(self, began_ns: int) -> list[str]:
-        """What the bodies since `began_ns` left behind; puts Python's own streams back."""
-        birth.flush_output()
-        sys.stdout, sys.stderr = self._streams
-        unsure = self._code.learn(began_ns)
-        return self._baseline.left_behind() + [f"loaded {file} while it changed" for file in unsure]
+        """Return what the bodies since `began_ns` left behind; put Python's own streams back."""
+        try:
+            self.over()
+            try:
+                birth.flush_output()
+            finally:
+                sys.stdout, sys.stderr = self._streams
+            unsure = self._code.learn(began_ns)
+            found = self._baseline.left_behind() + [f"loaded {file} while it changed" for file in unsure]
+        except BaseException as error:  # what a body leaves may raise anything, and its run has ended
+            return [f"{type(error).__name__} where it was looked at"]
+        return ["a timer"] * self._rang + found

@@ -3,77 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
 
-from nbjobs.upkeep import LOOK, Baseline, CodeWatch, Lookout
-from nbjobs.vitals import MIB
-
-LIMIT = 1 << 50
-
-
-def test_a_process_as_it_was_has_nothing_left_behind() -> None:
-    """Nothing is found where nothing changed."""
-    assert Baseline(LIMIT).left_behind() == []
-
-
-def test_threads_that_live_on_are_named() -> None:
-    """A thread is left behind where it does not end within a moment."""
-    baseline = Baseline(LIMIT)
-    go_on = threading.Event()
-    thread = threading.Thread(target=go_on.wait, name="poller")
-    thread.start()
-    assert baseline.left_behind() == ["thread poller"]
-    go_on.set()
-    assert baseline.left_behind() == []
-
-
-def test_threads_of_progress_bars_are_none_of_the_body_s() -> None:
-    """The one thread that tqdm keeps for the process does not cost a child."""
-    tqdm = pytest.importorskip("tqdm")
-    baseline = Baseline(LIMIT)
-    with Path(os.devnull).open("w") as nowhere:
-        for _ in tqdm.tqdm(range(2), file=nowhere):
-            pass
-    assert baseline.left_behind() == []
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not list the children of a process")
-def test_programs_that_live_on_are_named() -> None:
-    """A program is left behind while it runs, not when it has ended and nobody asked for its code."""
-    baseline = Baseline(LIMIT)
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as program:
-        try:
-            assert baseline.left_behind() == [f"process {program.pid}"]
-        finally:
-            program.kill()
-        os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
-        assert baseline.left_behind() == []
-
-
-def test_directory_environment_and_memory_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A changed directory or environment, and memory out of bounds, are named."""
-    baseline = Baseline(memory_limit=MIB)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NEW", "1")
-    found = baseline.left_behind()
-    assert found[:2] == ["changed directory", "changed environment"]
-    assert sys.platform != "linux" or found[2].endswith("MiB")
-
-
-def test_a_deleted_directory_is_a_changed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body that deletes the directory it stands in harms nobody."""
-    baseline = Baseline(LIMIT)
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
-    assert baseline.left_behind() == ["changed directory"]
+from nbjobs.upkeep import LOOK, CodeWatch, Lookout, Upkeep
 
 
 @pytest.fixture
@@ -150,3 +88,44 @@ def test_an_installation_is_seen_by_its_folder(
     (site / "new_package").mkdir()
     os.utime(site, ns=(0, 10**9))
     assert watch.changed() == str(site)
+
+
+@pytest.mark.weather("M6")
+def test_a_module_is_not_asked_for_its_file(watch: CodeWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that would load, or raise, where it is asked for an attribute is left alone."""
+    module, asked = types.ModuleType("lazy_module"), []
+
+    def missing(name: str) -> None:
+        asked.append(name)
+        raise ImportError(name)
+
+    vars(module)["__getattr__"] = missing
+    monkeypatch.setitem(sys.modules, "lazy_module", module)
+    monkeypatch.setitem(sys.modules, "no_module_at_all", 3)
+    assert watch.learn(0) == [] and watch.changed() == ""
+    assert not asked
+
+
+@pytest.mark.timeout(method="thread")  # else it has a timer of its own
+@pytest.mark.weather("M6")
+def test_what_cannot_be_looked_at_costs_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever raises where a body's process is looked at, it is replaced, and its run is told."""
+
+    class Broken(threading.Thread):
+        @property
+        def name(self) -> str:
+            raise SystemExit(3)
+
+        @name.setter
+        def name(self, name: str) -> None:
+            pass
+
+    upkeep = Upkeep(1)
+    go_on = threading.Event()
+    thread = Broken(target=go_on.wait)
+    thread.start()
+    try:
+        assert upkeep.after(time.time_ns()) == ["SystemExit where it was looked at"]
+    finally:
+        go_on.set()
+        thread.join()
