@@ -74,6 +74,11 @@ class Births:
         """Process id of the nursery, None while there is none."""
         return self._nursery.pid if self._nursery is not None else None
 
+    @property
+    def serving(self) -> int:
+        """How many children there are for sync bodies, those included that are being born."""
+        return sum(child.kind == "sync" and not child.retiring for child in self._children.values())
+
     def pids(self) -> list[int]:
         """Process ids of the children."""
         return [child.pid for child in self._children.values() if child.pid]

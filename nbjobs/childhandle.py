@@ -60,6 +60,7 @@ class ChildHandle:
         self.runs: dict[str, Running] = {}
         self.served = 0
         self.kind = "sync"
+        self.user = ""  # whose bodies it has run; empty: nobody's
         self.alone = False
         self.retiring = False
         self.dead = asyncio.Event()
@@ -102,6 +103,7 @@ class ChildHandle:
         self.runs[claim.owner] = running
         self.served += 1
         self.kind = claim.kind
+        self.user = claim.user
         self.heard = time.monotonic()
         self._link.send({"op": "run", "claim": msgspec.to_builtins(claim)})
         return running

@@ -9,8 +9,9 @@ Usage, in the worker's event loop::
     await pool.close()
 
 One child stands ready while others work. A child is given back its place among the idle ones while it is
-clean, newest first, since that one has the user's modules loaded. All async bodies share one child; a run
-that was in it when it died goes on in a child of its own.
+clean, newest first, since that one has the user's modules loaded. It runs the bodies of one user only: what
+a body leaves in its process does not reach another's. All async bodies, whosever they are, share one child;
+a run that was in it when it died goes on in a child of its own.
 """
 
 from __future__ import annotations
@@ -197,7 +198,6 @@ class Pool:
         if dirty:
             logger.debug("child %d is replaced: %s", child.pid, "; ".join(dirty))
         worn = bool(dirty) or child.retiring or child.alone or child.served >= self._settings.child_runs
-        worn = worn or (child.kind == "sync" and len(self._idle) > self._settings.children)
         if worn and child is self._shared:
             self._shared = None
         if child.kind == "async":
@@ -207,6 +207,7 @@ class Pool:
             self._births.retire(child)
         else:
             self._idle.append(child)
+            self._thin_out()
         self._came.set()
         self._want_spare()
 
@@ -295,52 +296,77 @@ class Pool:
 
     async def _child_for(self, claim: Claim) -> ChildHandle:
         if claim.kind != "async":
-            return await self._take()
+            return await self._take(claim.user)
         if (claim.user, claim.run) in self._alone:
-            child = await self._take(newest=False)
+            child = await self._take(claim.user)
             child.alone = True
         else:
             async with self._sharing:
                 shared = self._shared
-                child = shared if shared is not None and shared.usable else await self._take(newest=False)
+                child = shared if shared is not None and shared.usable else await self._take()
                 self._shared = child
         child.kind = "async"
         self._stalls.watch(child)
         return child
 
-    async def _take(self, *, newest: bool = True) -> ChildHandle:
-        """An idle child, else one that becomes so in a moment, else a new one; a spare is made ready behind it."""
-        while self._idle or await self._comes():
-            child = self._idle.pop(-1 if newest else 0)
-            if child.usable:
-                self._want_spare()
-                return child
+    async def _take(self, user: str = "") -> ChildHandle:
+        """An idle child of this user, or one that has run nothing yet; else one that comes in a moment, else a new one.
+
+        A spare is made ready behind it.
+        """
         try:
+            child = self._pick(user) or await self._coming(user)
+            if child is not None:
+                return child
             for _ in range(BIRTH_TRIES - 1):
                 with contextlib.suppress(PoolError):
                     return await self._births.bear()
             return await self._births.bear()
         finally:
+            self._thin_out()
             self._want_spare()
 
-    async def _comes(self) -> bool:
-        """Waits a moment for the children whose bodies are over; whether one is idle now."""
+    def _pick(self, user: str) -> ChildHandle | None:
+        """Takes the newest idle child of this user, or one that has run nothing yet."""
+        fitting = [child for child in self._idle if child.usable and child.user in (user, "")]
+        if not fitting:
+            return None
+        child = max(reversed(fitting), key=lambda child: child.user == user)
+        self._idle.remove(child)
+        return child
+
+    async def _coming(self, user: str) -> ChildHandle | None:
+        """Waits a moment for the children of this user whose bodies are over."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _END_PATIENCE
-        while self._finishing and not self._idle and loop.time() < until:
+        while any(child.user == user for child in self._finishing) and loop.time() < until:
             self._came.clear()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._came.wait(), until - loop.time())
-        return bool(self._idle)
+            if (child := self._pick(user)) is not None:
+                return child
+        return None
+
+    def _thin_out(self) -> None:
+        """Ends idle children where more are in use than there are places and one: those first that are idle longest."""
+        coming = self._spare is not None and not self._spare.done()
+        used = [child for child in self._idle if child.user]
+        in_use = self._births.serving - (len(self._idle) - len(used)) - coming - self._lent["sync"]
+        for child in used[: max(0, in_use - self._settings.children - 1)]:
+            self._idle.remove(child)
+            self._births.retire(child)
+
+    def _lacks_spare(self) -> bool:
+        return all(child.user for child in self._idle)
 
     def _want_spare(self) -> None:
-        wanted = not self._idle and not self._finishing and not self._closing and self._births.possible
+        wanted = self._lacks_spare() and not self._finishing and not self._closing and self._births.possible
         if wanted and (self._spare is None or self._spare.done()):
             self._spare = asyncio.get_running_loop().create_task(self._bear_spare())
 
     async def _bear_spare(self) -> None:
         pause = 0.1
-        while not self._idle:
+        while self._lacks_spare():
             try:
                 child = await self._births.bear()
             except PoolError:

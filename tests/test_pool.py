@@ -46,9 +46,9 @@ class Bench:
     def lines(self, run: str = "r1", stream: str = "stdout") -> list[str]:
         return [line.text for whose, line in self.printed if whose == run and line.stream == stream]
 
-    def claim(self, body: str, *args: Any, kind: str = "", run: str = "r1") -> Claim:
+    def claim(self, body: str, *args: Any, kind: str = "", run: str = "r1", user: str = "alice") -> Claim:
         kind = kind or ("async" if body.startswith("a") and body != "allocates" else "sync")
-        return Claim(owner=f"w:{next(_owners)}", body=body, args=list(args), kind=kind, run=run)
+        return Claim(owner=f"w:{next(_owners)}", body=body, args=list(args), kind=kind, run=run, user=user)
 
     async def run(self, body: str, *args: Any, **options: Any) -> End:
         return await self.pool.run(self.claim(body, *args, **options))
@@ -220,6 +220,25 @@ async def test_a_spare_stands_ready(bench: Any) -> None:
     b = await bench(children=1)
     await b.begin("waits_for_stop")
     await await_until(lambda: len(b.pool.pids()) == 2 and b.pool._idle, description="a spare is up")
+
+
+@pytest.mark.weather("H10")
+async def test_a_used_process_is_kept_for_its_user(bench: Any) -> None:
+    """A process runs sync bodies of one user; with more users than places the longest idle one gives way."""
+    b = await bench(children=1)
+    first = {user: await b.value("pid", user=user) for user in ("ada", "bob")}
+    assert {user: await b.value("pid", user=user) for user in ("ada", "bob")} == first
+    assert await b.value("pid", user="cyd") not in first.values()
+    assert await b.value("pid", user="bob") == first["bob"]
+    await await_until(lambda: not alive(first["ada"]), description="the longest idle process is gone")
+    await await_until(lambda: len(b.pool.pids()) == 3, description="two that were used, and a spare")
+
+
+@pytest.mark.weather("H10")
+async def test_async_bodies_begin_in_an_unused_process(bench: Any) -> None:
+    """What all users' async bodies share has run nobody's sync body before."""
+    b = await bench(children=1)
+    assert await b.value("pid", user="ada") != await b.value("apid", user="bob") == await b.value("apid", user="cyd")
 
 
 # -- deaths ----------------------------------------------------------------------------------------
