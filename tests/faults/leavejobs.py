@@ -1,0 +1,127 @@
+"""Jobs that leave something in the process that ran them."""
+
+from __future__ import annotations
+
+import gc
+import locale
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from nbjobs import notify
+from nbjobs.jobs import job
+from nbjobs.stepping import step
+
+from .jobs import write
+
+RINGS = 0.2  # seconds until a timer rings that a job has left
+
+setting: ContextVar[str] = ContextVar("setting", default="unset")
+setting.set("as loaded")
+
+
+def _late(number: int, frame: Any) -> None:
+    raise TimeoutError("a timer of another run rang here")
+
+
+def _alarm() -> None:
+    signal.signal(signal.SIGALRM, _late)
+    signal.setitimer(signal.ITIMER_REAL, RINGS)
+
+
+def _soft(which: int, limit: int) -> None:
+    resource.setrlimit(which, (limit, resource.getrlimit(which)[1]))
+
+
+def _redirect() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _trace(frame: Any, event: str, arg: Any) -> None:
+    return None
+
+
+WAYS: dict[str, Callable[[], Any]] = {
+    "an alarm with a handler": _alarm,
+    "an alarm that kills": lambda: signal.setitimer(signal.ITIMER_REAL, RINGS),
+    "a timer of its CPU time": lambda: signal.setitimer(signal.ITIMER_VIRTUAL, RINGS / 4),
+    "a timer of all CPU time": lambda: signal.setitimer(signal.ITIMER_PROF, RINGS / 4),
+    "a signal handler": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "a blocked signal": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2}),
+    "a umask": lambda: os.umask(0),
+    "a limit of memory": lambda: _soft(resource.RLIMIT_AS, 1 << 36),
+    "a limit of CPU time": lambda: _soft(resource.RLIMIT_CPU, 3600),
+    "a priority": lambda: os.nice(1),
+    "open descriptors": lambda: [os.dup(0) for _ in range(200)],
+    "a closed descriptor": lambda: os.close(0),
+    "a redirected stdout": _redirect,
+    "a trace": lambda: sys.settrace(_trace),
+    "a trace of threads": lambda: threading.settrace(_trace),
+    "a profile": lambda: sys.setprofile(_trace),
+    "a default timeout": lambda: socket.setdefaulttimeout(5),
+    "no garbage collection": gc.disable,
+    "a threshold of garbage collection": lambda: gc.set_threshold(7),
+    "a recursion limit": lambda: sys.setrecursionlimit(5000),
+    "a locale": lambda: locale.setlocale(locale.LC_ALL, "C"),
+}
+
+
+@job
+def leave(way: str) -> int:
+    """Leave something behind; return the process's id."""
+    WAYS[way]()
+    return os.getpid()
+
+
+@job
+def pid() -> int:
+    """Return the process's id."""
+    return os.getpid()
+
+
+@job
+def linger() -> int:
+    """Be there while a timer rings that an earlier job has left: wait and work."""
+    time.sleep(RINGS * 1.2)
+    until = time.process_time() + RINGS / 3
+    while time.process_time() < until:
+        pass
+    return os.getpid()
+
+
+@job
+def set_context(value: str) -> tuple[int, str]:
+    """Set a context variable; return the process's id and what the variable was before."""
+    before = setting.get()
+    setting.set(value)
+    return os.getpid(), before
+
+
+@job
+def lazy(path: str, seconds: float, gate: str) -> int:
+    """Load a module that raises where it is asked for anything; tell something after so many seconds of one item."""
+    for item in step.each("lazy", range(1), every=1):
+        module = types.ModuleType("lazy_and_missing")
+        vars(module)["__getattr__"] = _missing
+        sys.modules["lazy_and_missing"] = module
+        time.sleep(seconds)
+        notify("still.here")
+        while not Path(gate).exists():
+            time.sleep(0.01)
+        write(path, "lazy", item)
+    return os.getpid()
+
+
+def _missing(name: str) -> Any:
+    raise ImportError(f"no {name}: the library behind it is not installed")

@@ -1,0 +1,58 @@
+"""What a body leaves in its process, and who meets it."""
+
+from __future__ import annotations
+
+import pytest
+
+from nbjobs.upkeep import LOOK
+
+from ..support import wait_until
+from . import leavejobs
+from .stage import PATIENCE, Stage
+
+
+@pytest.mark.weather("H10")
+def test_what_a_body_leaves_in_its_process_meets_no_other_run(stage: Stage) -> None:
+    """After each change of what a process has once, the same user's next run is in another one, and goes well."""
+    stage.worker()
+    for way in leavejobs.WAYS:
+        changed = leavejobs.leave.enqueue(way)
+        after = (leavejobs.linger if "alarm" in way or "timer" in way else leavejobs.pid).enqueue()
+        stage.await_end(after)
+        assert after.result() != changed.result(), f"after {way} the process was used again: {stage.logs()}"
+        for run in (changed, after):
+            assert stage.names(run) == ["job.enqueued", "job.started", "job.completed"], way
+
+
+@pytest.mark.weather("H10")
+def test_a_process_runs_the_bodies_of_one_user(stage: Stage) -> None:
+    """Two users in turn: no process has run bodies of both, and each user's own is used again."""
+    stage.worker()
+    pids: dict[str, set[int]] = {"ada": set(), "bob": set()}
+    for user in ["ada", "bob"] * 4:
+        pids[user].add(leavejobs.pid.options(user=user).enqueue().result(PATIENCE))
+    assert not pids["ada"] & pids["bob"]
+    assert [len(found) for found in pids.values()] == [1, 1], pids
+
+
+@pytest.mark.weather("H10")
+def test_a_value_of_a_context_variable_ends_with_its_run(stage: Stage) -> None:
+    """What a body sets in its context the next one does not see; what their module set as it was loaded, both see."""
+    stage.worker()
+    found = [leavejobs.set_context.enqueue(value).result(PATIENCE) for value in ("of the first", "of the second")]
+    assert found[0][0] == found[1][0], "they had one process"
+    assert [before for _, before in found] == ["as loaded", "as loaded"]
+
+
+@pytest.mark.weather("M6")
+def test_a_module_that_raises_ends_no_watch(stage: Stage) -> None:
+    """Where a module's attributes raise, commits beside a long item go on, and the process is used again."""
+    stage.worker()
+    gate = stage.folder / "gate"
+    run = stage.enqueue(leavejobs.lazy, stage.path, LOOK + 0.5, str(gate))
+    try:
+        wait_until(lambda: stage.payloads(run, "still.here"), PATIENCE, lambda: stage.standing(run))
+    finally:
+        gate.touch()
+    stage.await_end(run)
+    assert leavejobs.pid.enqueue().result(PATIENCE) == run.result(), stage.logs()
