@@ -383,6 +383,27 @@ MUTANTS = [
         ("tests/test_secrets.py::test_row_58_a_secret_is_nowhere",),
     ),
     Mutant(
+        "a run of a newer version is taken",
+        "attempts.py",
+        """            if (whole(fields["v"]) or 0) > SCHEMA:""",
+        """            if False:""",
+        (f"{WORKER}::test_an_entry_of_a_newer_nbjobs_is_left_alone",),
+    ),
+    Mutant(
+        "what an older release has stored is read otherwise",
+        "codec.py",
+        """    "$tuple": lambda values: tuple(_many(values)),""",
+        """    "$tuple": lambda values: list(_many(values)),""",
+        ("tests/test_golden.py::test_row_39_a_half_done_run_of_a_release_is_gone_on_with[0.1.0-with_values]",),
+    ),
+    Mutant(
+        "a cursor of an older release is begun anew",
+        "resuming.py",
+        "        if key(item) == step.stored.value:\n            return source\n",
+        "        if [key(item)] == step.stored.value:\n            return source\n",
+        ("tests/test_golden.py::test_row_39_a_half_done_run_of_a_release_is_gone_on_with[0.1.0-by_key]",),
+    ),
+    Mutant(
         "a stranger's kind of run ends the worker",
         "attempts.py",
         """        kind="async" if fields["kind"] == "async" else "sync",\n""",

@@ -91,7 +91,7 @@ class Default(World):
         self.later(self.dice.uniform(5, 40), self.kill_redis)
         with suppress(StopIteration, psutil.NoSuchProcess):
             kill(self._member("redis-server"))
-            self.totals.faults["Redis killed"] += 1
+            self.totals.strike("Redis killed")
 
     def end_worker(self) -> None:
         worker = self._member("worker")

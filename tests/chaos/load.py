@@ -113,7 +113,7 @@ class Load:
     def _interfere(self, one: Started) -> None:
         change = self.dice.choice(["pause", "cancel"])
         one.controlled = True
-        self.world.totals.faults[f"{change} by a client"] += 1
+        self.world.totals.strike(f"{change} by a client")
         getattr(one.run, change)()
 
     def _standing(self) -> str:

@@ -182,7 +182,7 @@ class Own(World):
 
     def kill_redis(self) -> None:
         """SIGKILL, and a start after a while; what it remembers is looked at before anybody else asks it."""
-        self.totals.faults["Redis killed"] += 1
+        self.totals.strike("Redis killed")
         self.server.kill()
         for place in self.places:
             place.proxy.shut = True
@@ -220,14 +220,17 @@ class Own(World):
     def calm(self) -> None:
         self.forget(self.kill_redis)
         super().calm()
-        self.tend()
         for place in self.places:
             wait_until(
-                lambda p=place: self._signed(p.worker), PATIENCE, lambda p=place: f"it takes runs: {p.worker.said}"
+                lambda p=place: self._takes_runs(p),
+                PATIENCE,
+                lambda p=place: f"worker {p.worker.pid} takes runs: {p.worker.said}",
             )
 
-    def _signed(self, worker: Worker) -> bool:
-        return any(f"-{worker.pid}-" in sign for sign in self.client.zrange(f"nbjobs:workers:{QUEUE}", 0, -1))
+    def _takes_runs(self, place: Place) -> bool:
+        self.tend()  # one that was to start while Redis was away has ended: a supervisor starts it again
+        signs = self.client.zrange(f"nbjobs:workers:{QUEUE}", 0, -1)
+        return any(f"-{place.worker.pid}-" in sign for sign in signs)
 
     def close(self) -> None:
         super().close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ class Totals:
         findings: each of these, in words.
         repeats: items that were done again, of each attempt that was ended, by what ended it.
         resumes: seconds from the last item of such an attempt to the first of the next one, likewise.
+        timeline: when each fault was, on the ledger's clock.
+        worst: the longest of these times, and what was done meanwhile.
         forgotten: commits that Redis acknowledged and no longer knew after it was killed; and whole runs.
     """
 
@@ -36,12 +39,29 @@ class Totals:
     findings: list[str] = field(default_factory=list)
     repeats: dict[str, list[int]] = field(default_factory=dict)
     resumes: dict[str, list[float]] = field(default_factory=dict)
+    timeline: list[tuple[int, str]] = field(default_factory=list)
+    worst: tuple[float, str] = (0.0, "")
 
     def find(self, what: str, text: str) -> None:
         """Count what must not be."""
         self.broken[what if what in ZEROS else "others"] += 1
         self.findings.append(f"{what}: {text}")
         print(f"chaos: FOUND {what}: {text}", flush=True)
+
+    def strike(self, fault: str) -> None:
+        """Count a fault."""
+        self.faults[fault] += 1
+        self.timeline.append((time.monotonic_ns(), fault))
+
+    def resume(self, why: str, run: str, ended: int, began: int) -> None:
+        """Count the time between two attempts; both moments on the ledger's clock."""
+        took = (began - ended) / 1e9
+        self.resumes.setdefault(why, []).append(took)
+        if took > self.worst[0]:
+            meanwhile = [
+                f"{(at - ended) / 1e9:+.1f} s {what}" for at, what in self.timeline if -2e9 < at - ended < took * 1e9
+            ]
+            self.worst = took, f"{took:.1f} s, run {run}: {', '.join(meanwhile)}"
 
     @property
     def fine(self) -> bool:
@@ -63,6 +83,8 @@ class Totals:
             ordered = sorted(took)
             told = f"median {ordered[len(ordered) // 2]:.2f} s, worst {ordered[-1]:.2f} s, of {len(took)}"
             lines.append(_line(f"resumed, {why}", len(took), told))
+        if self.worst[1]:
+            lines.append(f"  the longest of these: {self.worst[1]}")
         lines += [_line("refused writes", self.refused), _line("dead, and retried", self.died)]
         lines.append(_line("forgotten by Redis", self.commits_forgotten, f"commits, and {self.runs_forgotten} runs"))
         lines += [_line(what, self.broken[what]) for what in ZEROS]

@@ -94,8 +94,8 @@ class _Verdict:
             if not self.plan.silent:
                 totals.repeats.setdefault(kind, []).append(again)
             if why in CRASHES and not (self.plan.silent or self.one.controlled or attempt in waited):
-                took = _first(self.lines, following).ns - _last(self.lines, attempt, following).ns
-                totals.resumes.setdefault(why, []).append(took / 1e9)
+                ended = _last(self.lines, attempt, following).ns
+                totals.resume(why, self.run.id, ended, _first(self.lines, following).ns)
 
     def _reasons(self) -> tuple[dict[int, str], set[int]]:
         """Return why attempts were ended, and after which of them the run waited for a time."""

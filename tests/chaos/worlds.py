@@ -78,7 +78,7 @@ class World:
         (name,) = self.dice.choices(list(weighted), [weight for weight, _ in weighted.values()])
         with suppress(psutil.NoSuchProcess, StopIteration, IndexError):
             weighted[name][1]()
-            self.totals.faults[name] += 1
+            self.totals.strike(name)
 
     def later(self, seconds: float, do: Fault) -> None:
         """Do something in so many seconds."""
