@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 ZEROS = ("lost", "finished steps run twice", "committed items run twice", "holes", "left-over processes", "others")
 
+CRASHES = ("child_died", "worker_died", "lease_lost")
+
 
 @dataclass
 class Totals:
@@ -20,7 +22,7 @@ class Totals:
         repeats: items that were done again, of each attempt that was ended, by what ended it.
         resumes: seconds from the last item of such an attempt to the first of the next one, likewise.
         timeline: when each fault was, on the ledger's clock.
-        worst: the longest of these times, and what was done meanwhile.
+        most, worst: the most of these items after a crash and the longest of these times, and what was done around.
         forgotten: commits that Redis acknowledged and no longer knew after it was killed; and whole runs.
     """
 
@@ -40,6 +42,7 @@ class Totals:
     repeats: dict[str, list[int]] = field(default_factory=dict)
     resumes: dict[str, list[float]] = field(default_factory=dict)
     timeline: list[tuple[int, str]] = field(default_factory=list)
+    most: tuple[int, str] = (0, "")
     worst: tuple[float, str] = (0.0, "")
 
     def find(self, what: str, text: str) -> None:
@@ -53,15 +56,22 @@ class Totals:
         self.faults[fault] += 1
         self.timeline.append((time.monotonic_ns(), fault))
 
+    def repeat(self, why: str, run: str, items: int, ended: int) -> None:
+        """Count the items that were done again of an attempt that ended then, on the ledger's clock."""
+        self.repeats.setdefault(why, []).append(items)
+        if why in CRASHES and items > self.most[0]:
+            self.most = items, f"{items} items of run {run}: {self._around(ended - 3e9, ended + 1e9, ended)}"
+
     def resume(self, why: str, run: str, ended: int, began: int) -> None:
         """Count the time between two attempts; both moments on the ledger's clock."""
         took = (began - ended) / 1e9
         self.resumes.setdefault(why, []).append(took)
         if took > self.worst[0]:
-            meanwhile = [
-                f"{(at - ended) / 1e9:+.1f} s {what}" for at, what in self.timeline if -2e9 < at - ended < took * 1e9
-            ]
-            self.worst = took, f"{took:.1f} s, run {run}: {', '.join(meanwhile)}"
+            self.worst = took, f"{took:.1f} s, run {run}: {self._around(ended - 2e9, began, ended)}"
+
+    def _around(self, since: float, until: float, moment: int) -> str:
+        found = [((at - moment) / 1e9, fault) for at, fault in self.timeline if since < at < until]
+        return ", ".join(f"{after:+.1f} s {fault}" for after, fault in found)
 
     @property
     def fine(self) -> bool:
@@ -83,8 +93,7 @@ class Totals:
             ordered = sorted(took)
             told = f"median {ordered[len(ordered) // 2]:.2f} s, worst {ordered[-1]:.2f} s, of {len(took)}"
             lines.append(_line(f"resumed, {why}", len(took), told))
-        if self.worst[1]:
-            lines.append(f"  the longest of these: {self.worst[1]}")
+        lines += [f"  {told}" for _, told in (self.most, self.worst) if told]
         lines += [_line("refused writes", self.refused), _line("dead, and retried", self.died)]
         lines.append(_line("forgotten by Redis", self.commits_forgotten, f"commits, and {self.runs_forgotten} runs"))
         lines += [_line(what, self.broken[what]) for what in ZEROS]

@@ -12,10 +12,8 @@ from ..faults import checker
 from ..faults.ledger import Line
 from ..faults.recorder import Asked
 from .load import Load, Started
-from .totals import Totals
+from .totals import CRASHES, Totals
 from .worlds import World
-
-CRASHES = ("child_died", "worker_died", "lease_lost")
 
 
 def judge(world: World, load: Load, totals: Totals) -> None:
@@ -91,10 +89,10 @@ class _Verdict:
             why = reasons.get(attempt, "")
             kind = "after Redis forgot" if forgotten else why if why in CRASHES else "no crash"
             again = sum(len(self.world.ledger.repeats(self.run.id, step, attempt)) for step in self.plan.steps)
+            ended = _last(self.lines, attempt, following).ns
             if not self.plan.silent:
-                totals.repeats.setdefault(kind, []).append(again)
+                totals.repeat(kind, self.run.id, again, ended)
             if why in CRASHES and not (self.plan.silent or self.one.controlled or attempt in waited):
-                ended = _last(self.lines, attempt, following).ns
                 totals.resume(why, self.run.id, ended, _first(self.lines, following).ns)
 
     def _reasons(self) -> tuple[dict[int, str], set[int]]:
@@ -115,7 +113,8 @@ def _first(lines: Iterable[Line], attempt: int) -> Line:
 def _last(lines: list[Line], attempt: int, following: int) -> Line:
     """Return the last item of an attempt before the following one began: a zombie does one more."""
     until = _first(lines, following).ns
-    return max((one for one in lines if one.attempt == attempt and one.ns < until), key=lambda one: one.ns)
+    before = [one for one in lines if one.attempt == attempt and one.ns < until]
+    return max(before, key=lambda one: one.ns, default=_first(lines, attempt))
 
 
 def _refused(calls: Iterable[Asked]) -> int:
