@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import code, codec, connection, context, continuation, events
 from .claim import Claim
-from .errors import JobNotFound, RunExists, TooLarge
+from .errors import JobNotFound, NbjobsError, RunExists, TooLarge
 from .events import Event
 from .keys import new_run_id
 from .run import Run
@@ -56,20 +56,42 @@ def enqueue(job: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Op
         RunExists: ``options.id`` is taken by another job or other arguments.
         RedisUnavailable: Redis does not answer. Nothing was enqueued.
     """
-    return _Desk(job, options).enqueue(args, kwargs)
+    desk = _Desk(job, options)
+    return desk.send(desk.fields(args, kwargs))
 
 
 def enqueue_all(job: Any, calls: Iterable[tuple[Any, ...]], options: Options) -> Runs:
-    """Write a run for each tuple of arguments; raises as :func:`enqueue`, then with the runs before it enqueued."""
+    """Write a run for each tuple of arguments, once all of them are found to be right; raise as :func:`enqueue`.
+
+    Whatever ends it in the middle has the attribute ``runs``: those that are enqueued.
+    """
     desk = _Desk(job, options)
-    runs = Runs([desk.enqueue(args, {}) for args in calls])
+    told = [desk.fields(args, {}) for args in calls]
+    if options.id is not None and len(told) > 1:
+        raise ValueError(
+            f"options(id={options.id!r}): found {len(told)} calls, and an id stands for one run. "
+            "Leave the id out, or enqueue each call with an id of its own."
+        )
+    try:
+        for fields in told:
+            desk.send(fields)
+    except BaseException as error:  # a Ctrl-C too
+        runs = error.runs = Runs(desk.sent)  # type: ignore[attr-defined]
+        if isinstance(error, NbjobsError):
+            error.args = (f"{error} {len(runs)} of {len(told)} runs are enqueued: they are this error's `runs`.",)
+        raise
+    runs = Runs(desk.sent)
     payload = {"adapter": desk.settings.adapter, "count": len(runs), "jobs": {job.name: len(runs)}}
     events.reporter.emit(_new_event("job.bulk_enqueued", payload, {}, events.get_context()))
     return runs
 
 
 class _Desk:
-    """Where the calls of one job are enqueued, with the same options."""
+    """Where the calls of one job are enqueued, with the same options.
+
+    Attributes:
+        sent: the runs that are enqueued.
+    """
 
     def __init__(self, job: Any, options: Options) -> None:
         parent = context.carrier()
@@ -82,12 +104,21 @@ class _Desk:
         self._user = options.user or self.settings.user
         self._store = Store(connection.client(), self._user, self.settings)
         self._code: code.Code | None = None
+        self.sent: list[Run] = []
 
-    def enqueue(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+    def fields(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, str]:
+        """Return what is stored of a call.
+
+        Raises:
+            TypeError: it does not fit the job, which is told here and not by a failed run. So with data that is none.
+        """
+        _signature(self._job.fn).bind(*args, **kwargs)
+        return _fields(self._job, args, kwargs, self._options, self.settings)
+
+    def send(self, fields: dict[str, str]) -> Run:
+        """Write the run of a call and put it into the queue."""
         job, options, settings = self._job, self._options, self.settings
-        _signature(job.fn).bind(*args, **kwargs)  # a wrong call is told here, not by a failed run
         run = Run(options.id or _child_id() or new_run_id(), user=self._user)
-        fields = _fields(job, args, kwargs, options, settings)
         if job.by_value and settings.adapter == "arq":
             fields["code"] = self._packed()
         event = _enqueued(run, fields, options, job.policy.steps)
@@ -100,6 +131,7 @@ class _Desk:
             queue=fields["queue"] if settings.adapter == "arq" else None,
         )
         _check(reply, run, fields)
+        self.sent.append(run)
         if reply.code == "OK":
             name = "job.enqueued_at" if reply.state == "scheduled" else "job.enqueued"
             events.reporter.emit(replace(event, name=name, n=1))

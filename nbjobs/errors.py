@@ -35,10 +35,17 @@ body's ``except Exception`` does not swallow the request to stop.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class NbjobsError(Exception):
-    """Base of all errors of nbjobs."""
+    """Base of all errors of nbjobs.
+
+    Attributes:
+        runs: of an ``enqueue_all`` that ended in the middle, those runs that are enqueued.
+    """
+
+    runs: Sequence[Any] = ()
 
 
 class NotData(NbjobsError, TypeError):

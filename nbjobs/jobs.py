@@ -82,10 +82,13 @@ class Job(Generic[P, R]):
     def enqueue_all(self, *iterables: Iterable[Any]) -> Runs:
         """Make a run of each call, as ``map`` calls a function: of the first items, of the second ones, and so on.
 
-        The iterables must be of one length.
+        All calls are checked before the first one is enqueued.
 
         Raises:
-            NotData: an argument is no data. The runs before it are enqueued then. So with the errors of ``enqueue``.
+            ValueError: the iterables are not of one length, or ``options(id=...)`` names one run for several calls.
+            NotData: an argument is no data; nothing was enqueued. So with the other errors that ``enqueue`` raises.
+            RedisUnavailable: Redis does not answer. Where it failed in the middle, the error's attribute ``runs`` has
+                the runs that are enqueued.
 
         >>> from nbjobs import job
         >>> @job

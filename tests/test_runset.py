@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+from typing import Any
+
 import pytest
+import redis
 
 import nbjobs
 from nbjobs import events
-from nbjobs.errors import RunFailed
+from nbjobs.errors import NotData, RedisUnavailable, RunFailed, TooLarge
 from nbjobs.events import Event
 from nbjobs.jobs import job
 from nbjobs.run import Run
 from nbjobs.settings import NbJobs, configure
 from nbjobs.stepping import interrupt, step
+
+from .support import RedisServer
 
 children: list[str] = []
 
@@ -19,6 +25,11 @@ children: list[str] = []
 @job
 def half(x: int) -> float:
     return 12 / x
+
+
+@job
+def total(x: int, y: int) -> int:
+    return x + y
 
 
 @job
@@ -50,6 +61,60 @@ def test_calls_are_enqueued_as_map_calls_a_function() -> None:
     assert runs[0].id != runs[-1].id
     assert [run.id for run in runs[1:]] == [run.id for run in runs][1:]
     assert repr(runs) == "<Runs 3>"
+
+
+@pytest.mark.weather("A2")
+@pytest.mark.parametrize(
+    ("job", "iterables", "error", "words"),
+    [
+        (total, ([1, 2, 3], [4, 5]), ValueError, "shorter"),
+        (half, ([1, 2], [3, 4]), TypeError, "too many"),
+        (half, ([1, 2, object()],), NotData, r"args\[0\]"),
+        (half, ([1, 2, "x" * 70_000],), TooLarge, "at most 65,536"),
+        (half.options(id="mine"), ([1, 2],), ValueError, "2 calls, and an id stands for one run"),
+    ],
+    ids=["lengths", "arguments", "no data", "too large", "one id"],
+)
+def test_no_call_is_enqueued_where_one_is_wrong(
+    job: Any, iterables: tuple[Any, ...], error: type[Exception], words: str, redis_client: redis.Redis
+) -> None:
+    """All are checked before the first."""
+    with pytest.raises(error, match=words):
+        job.enqueue_all(*iterables)
+    assert redis_client.keys("nbjobs:*:run:*") == []
+
+
+@pytest.mark.weather("A2")
+def test_an_id_may_stand_for_the_one_call() -> None:
+    """Of one, it is no different from `enqueue`."""
+    assert [run.id for run in half.options(id="mine").enqueue_all([1])] == ["mine"]
+
+
+@pytest.mark.weather("A2")
+@pytest.mark.parametrize("trouble", ["Redis is gone", "Ctrl-C"])
+def test_no_run_is_lost_where_an_enqueue_ends_in_the_middle(nbjobs_settings: NbJobs, trouble: str) -> None:
+    """The error has those that are enqueued."""
+    seen: list[str] = []
+
+    def end_after_two(event: Event) -> None:
+        seen.append(event.payload["job_id"])
+        if len(seen) == 2 and trouble == "Redis is gone":
+            server.stop()
+        elif len(seen) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with RedisServer() as server:
+        configure(redis_url=server.url, adapter="arq")
+        events.subscribe(end_after_two, names="job.enqueued")
+        try:
+            expected = RedisUnavailable if trouble == "Redis is gone" else KeyboardInterrupt
+            with pytest.raises(expected) as caught:
+                half.enqueue_all([1, 2, 3, 4])
+        finally:
+            events.unsubscribe(end_after_two)
+    assert [run.id for run in caught.value.runs] == seen
+    if trouble == "Redis is gone":
+        assert "2 of 4 runs are enqueued: they are this error's `runs`" in str(caught.value)
 
 
 def test_a_bulk_is_told_once_in_the_process() -> None:
