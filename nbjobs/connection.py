@@ -11,7 +11,8 @@ Everything that speaks to Redis gets its client here, so that five rules hold ev
 - Where an answer says that another server is meant by now, each connection is made anew before its next use.
 - An error says which Redis (without its password), what is wrong and what to do: `RedisUnavailable`.
 
-Text goes in and comes out as ``str``; where Redis holds bytes that are no UTF-8, they come as lone surrogates.
+Text goes in and comes out as ``str``; where Redis holds bytes that are no UTF-8, they come as lone surrogates, and go
+back as what they were.
 """
 
 from __future__ import annotations

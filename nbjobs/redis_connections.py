@@ -6,6 +6,7 @@ an answer says that another server is meant by now.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 import redis
@@ -71,12 +72,18 @@ class _Owing(_Renewed):
 
     def send_command(self, *args: Any, **options: Any) -> None:
         self.owed += 1
-        super().send_command(*args, **options)  # type: ignore[misc]
+        try:
+            super().send_command(*args, **options)  # type: ignore[misc]
+        except UnicodeEncodeError:  # nothing was sent yet
+            super().send_command(*_escaped(args), **options)  # type: ignore[misc]
 
     def pack_commands(self, commands: Any) -> Any:  # of a pipeline, which sends them right after
         commands = list(commands)
         self.owed += len(commands)
-        return super().pack_commands(commands)  # type: ignore[misc]
+        try:
+            return super().pack_commands(commands)  # type: ignore[misc]
+        except UnicodeEncodeError:
+            return super().pack_commands(map(_escaped, commands))  # type: ignore[misc]
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         try:
@@ -91,6 +98,11 @@ class _Owing(_Renewed):
     def disconnect(self, *args: Any) -> None:
         super().disconnect(*args)  # type: ignore[misc]
         self.owed = 0
+
+
+def _escaped(args: Iterable[Any]) -> tuple[Any, ...]:
+    """Return a command's words as bytes where they are text: hiredis takes none with lone surrogates."""
+    return tuple(arg.encode("utf-8", "surrogateescape") if isinstance(arg, str) else arg for arg in args)
 
 
 class _Connection(_Owing, redis.Connection):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import threading
@@ -405,3 +406,24 @@ def test_url_that_cannot_be_read_is_refused_without_its_password(make: Any) -> N
         make("http://ada:secret@host")
     assert "secret" not in str(caught.value)
     assert "unix://" in str(caught.value)
+
+
+@pytest.mark.weather("H5")
+def test_bytes_that_are_no_text_go_back_as_they_came(redis_url: str, nbjobs_settings: NbJobs) -> None:
+    """Alone and in a pipeline; half a character that no byte stands for is refused before anything is sent."""
+    client = connection.sync_client(redis_url, name="test")
+    with contextlib.closing(client):
+        client.set("odd", b"caf\xe9")
+        found = client.get("odd")
+        assert found == "caf\udce9"
+        client.set("one", found)
+        connection.execute(client, "SET", "two", found)
+        pipe = client.pipeline(transaction=False)
+        pipe.set("three", found)
+        pipe.execute()
+        for name in ("one", "two", "three"):
+            assert client.execute_command("GET", name, NEVER_DECODE=True) == b"caf\xe9"
+        with pytest.raises(UnicodeEncodeError):
+            client.set("four", "\ud800")
+        assert client.get("one") == found
+        client.delete("odd", "one", "two", "three")
