@@ -324,11 +324,13 @@ class Journal:
         run = self.continuation
         with run.lock:
             step = run.current
-            cursor, done = step.standing() if step is not None else (None, None)
-            # Read before the events: what an item notified is never behind the count that includes it.
-            written = (step.name, step.value, step.done) if step is not None else ("", None, 0)
+            # Read once, for an item may end meanwhile: it would count as written and not be. And before the events:
+            # what an item notified is never behind the count that includes it.
+            reading = step.reading() if step is not None else (0, None)
+            cursor, done = step.standing(reading) if step is not None else (None, None)
+            written = (step.name if step is not None else "", reading[1], reading[0])
             stands = self._is_written(*written)
-            moved = bool(run.ended) or (step is not None and not stands and step.advanced)
+            moved = bool(run.ended) or (step is not None and not stands and step.has_moved_to(reading))
             pending, ended, results = self._take_events(), run.ended, self._take_results()
             run.ended = []
             partial = bool(run.results)  # more of them than a commit takes: they are counted when all are durable

@@ -203,10 +203,18 @@ class Step:
         """Where the next attempt would go on; None before anything was set."""
         return self.value if self.place is None else self.place.standing(self.done)[0].value
 
+    def reading(self) -> tuple[int, Any]:
+        """Return its count and its cursor as they are now: all that a commit says is made of one reading."""
+        return self.done, self.value
+
     @property
     def advanced(self) -> bool:
         """Whether the cursor has moved in this attempt."""
-        return bool((self.done, self.value) != self._start)
+        return self.has_moved_to(self.reading())
+
+    def has_moved_to(self, reading: tuple[int, Any]) -> bool:
+        """Whether the cursor had moved in this attempt when that was read."""
+        return bool(reading != self._start)
 
     @property
     def key(self) -> str:
@@ -267,13 +275,13 @@ class Step:
         """Commit now what was done: it is durable when this returns. May end the attempt (a deploy, a cancel)."""
         self._owner.reach(self)
 
-    def standing(self) -> tuple[Cursor, int | None]:
+    def standing(self, reading: tuple[int, Any] | None = None) -> tuple[Cursor, int | None]:
         """Return the cursor and the count of items done that belong together, for a commit."""
+        done, value = reading or self.reading()
         if self.place is not None:
-            return self.place.standing(self.done)
-        value = self.value
-        if self.done and value is self.stored.value:  # a loop that goes on, and has not yet found its place
-            return self.stored, self.done
+            return self.place.standing(done)
+        if done and value is self.stored.value:  # a loop that goes on, and has not yet found its place
+            return self.stored, done
         counted = type(value) is int and self.total is not None
         return Cursor(value), value if counted else None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nbjobs import connection, events, journal
+from nbjobs import connection, context, events, journal
 from nbjobs.callbacks import Attempted
 from nbjobs.cursors import unpack_cursor
 from nbjobs.errors import InvalidStepError, ResultNotKept, RunFailed
@@ -27,6 +27,7 @@ from nbjobs.run import Run
 from nbjobs.settings import NbJobs, configure
 from nbjobs.sinks.stream import StreamSink
 from nbjobs.stepping import interrupt, step
+from nbjobs.steps import Step
 from nbjobs.store import Store
 from nbjobs.testing import interrupt_during_step
 
@@ -567,3 +568,28 @@ def test_a_fork_of_a_body_writes_nothing_of_its_run() -> None:
     assert run.result() == 0
     assert names(run).count("job.step") == 2
     assert names(run)[-1] == "job.completed"
+
+
+@job
+def ends_an_item_while_it_is_committed() -> None:
+    writer: Any = context.carrier()
+    standing = Step.standing
+
+    def slow(self: Step, *given: Any) -> Any:
+        found = standing(self, *given)
+        self.done += 1  # what the loop does meanwhile
+        return found
+
+    for row in step.each("process", [1, 2, 3]):
+        if row == 2:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Step, "standing", slow)
+                done.append(writer.commit())
+            done.append(writer.commit())
+
+
+@pytest.mark.weather("M12")
+def test_an_item_that_ends_while_another_thread_commits_is_committed_next() -> None:
+    """What a commit holds, and what counts as written by it, is read once."""
+    ends_an_item_while_it_is_committed.enqueue()
+    assert done == [True, True]
