@@ -4,6 +4,26 @@ The worker claims a run only while it has a free place for its kind of body, and
 every end of a child but one: a run that has ended needs no next attempt. Where the child has written how the
 attempt ended otherwise, that call changes nothing and answers the run as it stands. The next attempt is queued
 from that answer.
+
+No way back into the queue is free, else a body could be begun without end. What each costs:
+
+=======================================  =====================================================
+the attempt                              costs
+=======================================  =====================================================
+got further                              nothing: that is what it is for
+raised an error                          a failure, and the wait that its job declares
+died with its process, fell silent       a crash, and ``crash_wait``
+was stopped by a deploy (``stopping``,   ``release_wait``, which grows with each one until the
+``closed``), by itself (`interrupt`)     run gets further; it is paused after ten of them
+died with a process that is not its own  the same; a shared process is its own the next time,
+(``shared``, ``stalled``), or none       and the third death of a nursery is a crash of its
+could be started (``no child``)          own, see `suspects`
+was refused a write (``fenced``)         the same, where the run is still held
+found no code (``not_found``)            5 s, and a pause after ten minutes
+ran a step of its own (``isolating``)    nothing: a step before it has ended
+was stopped to pause or to cancel        its owner asked for that; nothing goes on
+waited for another run                   nothing: it keeps its process and lends its place
+=======================================  =====================================================
 """
 
 from __future__ import annotations
@@ -29,6 +49,7 @@ from .intake import stream_id, whole
 from .keys import Keys, enc, parse_arq_id
 from .leases import SCHEMA, Held, Leases, arq_id_of, forget_entry, new_owner
 from .pool import End, Pool
+from .suspects import Suspects
 from .view import ENDED
 
 logger = logging.getLogger("nbjobs.worker")
@@ -102,6 +123,7 @@ class Attempts:
         self._leases = leases
         self._pool = pool
         self._asked = Asked(pool, grace)
+        self._suspects = Suspects()
         self._claiming = {"sync": 0, "async": 0}
         self._signed: dict[str, int] = {}
 
@@ -141,13 +163,19 @@ class Attempts:
         The place is taken at once, not when the coroutine begins: whoever looks next sees one less.
         """
         self._claiming[candidate.kind] += 1
+        self._suspects.begin(_suspect(candidate.held))
         return self._perform(candidate)
+
+    def puts_off(self, candidate: Candidate) -> bool:
+        """Returns whether a run must not be claimed now, though there is a place for it: see `suspects`."""
+        return self._suspects.puts_off(_suspect(candidate.held))
 
     async def _perform(self, candidate: Candidate) -> None:
         try:
             await self._attempt(candidate)
         finally:
             self._waking.discard(candidate.id)
+            self._suspects.end(_suspect(candidate.held))
 
     async def _attempt(self, candidate: Candidate) -> None:
         held = replace(candidate.held, owner=new_owner(self.worker))
@@ -258,11 +286,15 @@ class Attempts:
         if code == "fenced":
             logger.warning("run %s: a write of its body was refused, and the body has ended", held.run)
         if not end.died and outcome.get("state") in ENDED:
+            self._suspects.clear(_suspect(held))
             return  # where that is not so, because Redis fell back since, the sweeper finds it by the lease
         fate = holding.ended if end.died and holding.ended else _fate(end)
         blameless = end.died and (
-            not end.started or end.shared or end.reason in ("nursery", "closed", "no child") or holding.release
+            not end.started or end.shared or end.reason in ("closed", "no child") or holding.release
         )
+        if end.reason == "nursery" and not holding.release:  # whether the body had begun, nobody can tell any more
+            self._suspects.add(_suspect(held))
+            blameless = not self._suspects.blames(_suspect(held))
         if blameless or code == "fenced":  # a fenced one is still ours where only Redis fell back under the child
             reason = holding.release or (_reason(end) if end.died else "fenced")
             await self._insist(lambda: self._leases.release(held, reason, fate))
@@ -360,6 +392,10 @@ def _body(candidate: Candidate, reply: ClaimReply) -> dict[str, str]:
         return body if small and all(text.isascii() or text.encode() for text in body.values() if text) else {}
     except UnicodeEncodeError:  # no text: the child sees what it is
         return {}
+
+
+def _suspect(held: Held) -> str:
+    return held.keys.run(held.run)
 
 
 def _entry_of(held: Held) -> str:

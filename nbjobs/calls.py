@@ -174,6 +174,7 @@ class Calls:
         outcome: str,
         *,
         wait_ms: int = 0,
+        bounded: bool = False,
         failed: bool = False,
         result: str = "",
         error: str = "",
@@ -188,6 +189,8 @@ class Calls:
             owner: who holds it.
             outcome: completed, failed, paused (code or data changed), released or retrying.
             wait_ms: of ``retrying``: how long to wait.
+            bounded: of ``released``: whether something else sees to it that this does not go on for ever; else such
+                attempts are counted, wait longer and longer, and pause the run at last, until it makes progress.
             failed: whether the attempt counts as a failure.
             result: the codec's text, ``""`` where it is not kept.
             error: JSON of type, message, traceback.
@@ -198,7 +201,8 @@ class Calls:
         if outcome not in OUTCOMES:
             raise ValueError(f"outcome is {outcome!r}, expected one of {', '.join(OUTCOMES)}")
         last = commit.arguments() if commit else ["", *Commit(0, 0, events=events).arguments()[1:]]
-        head = [owner, outcome, _count(wait_ms), "1" if failed else "0", result, error, d]
+        wait = _count(wait_ms) if outcome != "released" else "" if bounded else self._release_waits
+        head = [owner, outcome, wait, "1" if failed else "0", result, error, d]
         return self._call("finish", run, head + last)
 
     def lapse(self, run: str, owner: str = "", d: str = "", *, bounds: tuple[int, int] | None = None) -> Call:
@@ -244,6 +248,11 @@ class Calls:
     def sign(self) -> Command:
         """Return the command by which sweepers learn of this user; it goes before what they shall find."""
         return ("ZADD", USERS, self.clock.now(), self.keys.u)
+
+    @property
+    def _release_waits(self) -> str:
+        inline = self._settings.adapter == "inline"  # there waits are told, not slept
+        return "0" if inline else ",".join(map(_ms, self._settings.release_wait)) or "0"
 
     @property
     def _lease(self) -> str:

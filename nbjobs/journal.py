@@ -27,6 +27,7 @@ import msgspec
 
 from . import events, shown, view
 from .allowance import Allowance
+from .answers import REFUSED
 from .backoff import Backoff
 from .intake import whole
 from .steps import pack_cursor
@@ -70,6 +71,7 @@ class Ending(NamedTuple):
     outcome: str  # completed failed paused released retrying
     payload: dict[str, Any]
     wait: float = 0.0  # seconds
+    bounded: bool = False  # of one that is released: see `Calls.finish`
     failed: bool = False
     result: str = ""
     error: str = ""
@@ -275,7 +277,7 @@ class Journal:
         except UnicodeError:
             self._c -= 1  # it was not sent
             raise
-        self._c -= reply.code == "TOOBIG"  # nor was this stored: the next one has its number
+        self._c -= reply.code in REFUSED  # nor was this stored: the next one has its number
         return reply
 
     def close(self, ending: Ending) -> Reply:
@@ -293,7 +295,7 @@ class Journal:
                 _log.warning("The last commit of run %s cannot be made; its end is written without.", self.run)
                 _log.debug("Why it cannot:", exc_info=True)
                 reply = Reply("TOOBIG")
-            if reply.code == "TOOBIG":
+            if reply.code in REFUSED:
                 reply = self._finish(ending, event, None)
         if reply.code == "OK":
             events.reporter.emit(replace(event, name=closing_name(ending.outcome, reply.state)))
@@ -311,6 +313,7 @@ class Journal:
                 self._claim.owner,
                 ending.outcome,
                 wait_ms=round(ending.wait * 1000),
+                bounded=ending.bounded,
                 failed=ending.failed,
                 result=ending.result,
                 error=ending.error,

@@ -39,6 +39,7 @@ _AFTER = {
     "lease_lost": "its worker fell silent",
     "child_died": "its process died",
     "worker_died": "its worker died",
+    "no_progress": "10 attempts in a row ended without progress",
     "error": "an error",
     "exception": "an error",
 }

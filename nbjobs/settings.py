@@ -66,6 +66,9 @@ class NbJobs(Configurable):
     commit_interval = Float(0.05, help="cadence of commits").tag(config=True)
     grace = Float(25.0, help="after SIGTERM, how long an item may take to end").tag(config=True)
     crash_wait = List(Float(), [0.0, 10.0, 60.0], help="waits after crashes; the last repeats").tag(config=True)
+    release_wait = List(
+        Float(), [0.0, 1.0, 10.0, 60.0], help="waits after attempts that were stopped without progress"
+    ).tag(config=True)
     keep = Float(7 * 86400.0, help="how long ended runs are kept").tag(config=True)
     idle_exit = Float(600.0, help="how long the embedded daemon stays without work").tag(config=True)
 
@@ -207,7 +210,7 @@ class NbJobs(Configurable):
             return float(proposal.value)
         raise _bad(proposal, proposal.value, "a number of seconds, 0 or more")
 
-    @validate("crash_wait")
+    @validate("crash_wait", "release_wait")
     def _check_waits(self, proposal: Any) -> list[float]:
         if all(math.isfinite(wait) and wait >= 0 for wait in proposal.value):
             return [float(wait) for wait in proposal.value]

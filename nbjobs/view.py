@@ -282,7 +282,7 @@ def _failing(view: RunView, p: Payload, now: int) -> Changes:
 
 
 def _paused(view: RunView, p: Payload, now: int) -> Changes:
-    return {"in_step": False, "after": "paused"}
+    return {"in_step": False, "after": text(p.reason) or "paused"}
 
 
 def _unpaused(view: RunView, p: Payload, now: int) -> Changes:

@@ -224,7 +224,7 @@ class Worker(arq.worker.Worker):
             while waiting and self.attempts.free(kind):
                 candidate = waiting.popleft()
                 self._known.discard(candidate.id)
-                if candidate.id not in self.tasks:
+                if candidate.id not in self.tasks and not self.attempts.puts_off(candidate):  # else: at a later poll
                     self.job_counter += 1
                     work = self._perform(candidate, self.attempts.perform(candidate))
                     self.tasks[candidate.id] = self.loop.create_task(work)

@@ -71,7 +71,7 @@ class Model:
             same = all(given[name] == self.fields[name] for name in ("job", "args"))
             return "AGAIN" if same else "EXISTS"
         at = int(when[1:]) + now if when.startswith("+") else int(when or 0)
-        zero = ("fence", "attempt", "c", "n", "control_n", "crashes", "failures", "resumptions", "bytes")
+        zero = ("fence", "attempt", "c", "n", "control_n", "crashes", "failures", "fruitless", "resumptions", "bytes")
         self.exists = True
         self.fields = {**given, **dict.fromkeys(zero, 0), "at": at if at > now else 0, "lease_until": 0}
         self.fields |= dict.fromkeys(("control", "owner", "last_owner", "step", "cursor", "done", "total", "view"), "")
@@ -134,16 +134,23 @@ class Model:
         control = run["control"]
         run |= {"last_owner": owner, "owner": "", "failures": run["failures"] + int(failed), "control": ""}
         run |= {"result": result, "error": error}
+        pauses = [int(ms) for ms in wait.split(",") if ms]
+        if outcome == "released" and pauses:
+            run["fruitless"] += 1
+        pause = pauses[min(run["fruitless"], len(pauses)) - 1] if pauses else 0
         if outcome in ("completed", "failed"):
             return self._closed(f"job.{outcome}", d, outcome)
         if control in ("cancel", "now"):
             return self._closed("job.cancelled", d, "cancelled")
         if control == "pause" or outcome == "paused":
             return self._closed("job.interrupt", d, "paused")
-        if outcome == "retrying" and int(wait) > 0:
-            run |= {"at": now + int(wait), "wait": int(wait)}
-            return self._closed("job.retry_scheduled", d, "retrying", run["at"])
+        if outcome == "released" and run["fruitless"] > 10:
+            self._event("job.interrupt", d, "paused")
+            return self._closed("job.paused", '{"p":{"reason":"no_progress"}}', "paused")
         name = "job.retry_scheduled" if outcome == "retrying" else "job.interrupt"
+        if pause > 0:
+            run |= {"at": now + pause, "wait": pause}
+            return self._closed(name, d, "retrying", run["at"])
         return self._closed(name, d, "queued", now + 5000)
 
     def _lapse(self, own: list[str], now: int) -> str:  # noqa: PLR0911
@@ -201,6 +208,7 @@ class Model:
             return self._controlled("job.unpaused", d, "running", lease)
         if run["state"] != "paused":
             return "STATE"
+        run["fruitless"] = 0
         if op == "restart":
             self._drop(1)
         if run["at"] > now:
@@ -217,7 +225,7 @@ class Model:
             return "STATE"
         if first:
             self._drop(int(first))
-        run |= {"crashes": 0, "failures": 0, "at": 0, "control": "", "result": "", "error": ""}
+        run |= {"crashes": 0, "failures": 0, "fruitless": 0, "at": 0, "control": "", "result": "", "error": ""}
         return self._controlled("job.reopened", d, "queued", now + 60_000)
 
     # -- what they share ---------------------------------------------------------------------------
@@ -231,7 +239,7 @@ class Model:
         run |= {"c": int(c), "step": step, "cursor": cursor, "done": done, "total": total}
         run["bytes"] = sum(len(value.encode()) for _, value in self.steps)
         if moved == "1":
-            run["crashes"] = 0
+            run["crashes"] = run["fruitless"] = 0
         self._keep_results(new)
         self._add_events(new)
         if fits and view:

@@ -30,6 +30,7 @@ EARLY = "tests/faults/test_early_looks.py"
 SCRIPTS, WORKER = "tests/test_store_scripts.py", "tests/test_worker.py"
 RUNNER = "tests/test_runner.py"
 GARBAGE = "tests/test_store_garbage.py"
+ENDINGS, ENDS, ATTEMPTS = "tests/test_endings.py", "tests/faults/test_ends.py", "tests/test_attempts.py"
 
 COMES_NEXT = f"{ZOMBIES}::test_row_08_a_zombie_is_refused_though_its_number_comes_next"
 LONG_CALL = f"{ZOMBIES}::test_row_10_an_item_that_holds_the_interpreter_keeps_its_lease"
@@ -430,6 +431,90 @@ MUTANTS = [
         "if not count or not (self._allowance.take(count) or all):",
         "if not count:",
         ("tests/test_output.py::test_a_flood_is_cut_within_its_allowance_and_counted",),
+    ),
+    Mutant(
+        "a stop of the body's own is taken for ours",
+        "endings.py",
+        "(facts.asked and isinstance(error, _STOPS))",
+        "isinstance(error, _STOPS)",
+        (f"{ENDINGS}::test_a_stop_that_nobody_asked_for_is_an_error",),
+    ),
+    Mutant(
+        "a release without progress is not counted",
+        "scripts/finish.lua",
+        "  add('fruitless', 1)\n",
+        "  add('fruitless', 0)\n",
+        (f"{SCRIPTS}::test_a_release_without_progress_waits_longer_each_time",),
+    ),
+    Mutant(
+        "progress does not take releases back",
+        "scripts/_head.lua",
+        "  if new.moved and num(run.fruitless) > 0 then put('fruitless', '0') end\n",
+        "",
+        (f"{SCRIPTS}::test_what_its_owner_decides_begins_the_count_anew",),
+    ),
+    Mutant(
+        "texts are cut by characters",
+        "shown.py",
+        "    if len(_json(part)) - 2 <= limit:\n",
+        "    if len(part) <= limit:\n",
+        (f"{ENDINGS}::test_a_text_is_cut_by_its_bytes",),
+    ),
+    Mutant(
+        "a failure to describe an error reaches the child",
+        "endings.py",
+        "with contextlib.suppress(BaseException):",
+        "with contextlib.suppress(Exception):",
+        (f"{ENDINGS}::test_an_error_that_refuses_to_be_told_is_told_all_the_same",),
+    ),
+    Mutant(
+        "an error's own text may end the process",
+        "shown.py",
+        "    except BaseException as failure:  # of the user's class",
+        "    except Exception as failure:  # of the user's class",
+        (f"{ENDINGS}::test_an_error_that_refuses_to_be_told_is_told_all_the_same",),
+    ),
+    Mutant(
+        "texts are masked before they are cut",
+        "shown.py",
+        "cut(masked(cut(text, 2 * limit)), limit)",
+        "cut(masked(text), limit)",
+        (f"{ENDINGS}::test_a_long_error_is_cut_before_it_is_masked",),
+    ),
+    Mutant(
+        "the end hangs on the last commit",
+        "journal.py",
+        "            except Exception:  # of what the body has put there: its items, their total\n",
+        "            except ZeroDivisionError:\n",
+        (f"{ENDS}::test_what_a_body_puts_into_its_last_commit_refuses_no_end",),
+    ),
+    Mutant(
+        "names of events are not cleaned",
+        "journal.py",
+        "event.name if event.name.isprintable() else",
+        "event.name if event.name else",
+        (f"{ENDS}::test_the_name_of_an_event_refuses_no_commit",),
+    ),
+    Mutant(
+        "the death of a nursery is nobody's crash",
+        "suspects.py",
+        "return self._deaths.get(run, 0) >= _BLAME",
+        "return False",
+        (f"{ATTEMPTS}::test_runs_that_were_there_twice_when_a_nursery_died_go_one_at_a_time",),
+    ),
+    Mutant(
+        "a commit reads the count twice",
+        "journal.py",
+        'written = (step.name if step is not None else "", reading[1], reading[0])',
+        'written = (step.name, step.value, step.done) if step is not None else ("", None, 0)',
+        (f"{RUNNER}::test_an_item_that_ends_while_another_thread_commits_is_committed_next",),
+    ),
+    Mutant(
+        "a worker takes the adapter of its environment",
+        "worker.py",
+        'if settings.adapter != "arq":',
+        'if settings.adapter == "no such":',
+        (f"{ENDS}::test_a_worker_sleeps_waits_whatever_its_environment_says_of_the_adapter",),
     ),
 ]
 

@@ -15,7 +15,7 @@ from nbjobs.event import EVENT_LIMIT, Event
 from nbjobs.journal import Ending
 from nbjobs.plain import clean_text
 from nbjobs.retries import Retry, declared, discarded, first_match
-from nbjobs.shown import masked
+from nbjobs.shown import cut, masked
 
 from .faults import endjobs
 from .hostile import HOSTILE
@@ -232,6 +232,18 @@ def test_an_error_that_refuses_to_be_told_is_told_all_the_same(error: BaseExcept
     """At worst by the name of its class: nothing that it raises comes out."""
     told = fits(after_error(error, FRESH))
     assert told["type"] in (type.__dict__["__name__"].__get__(type(error)), "GeneratorExit")
+
+
+@pytest.mark.weather("H4", "H5")
+@pytest.mark.parametrize("character", ['"', "\n", "\\", "é", "語", "🙂", "a"])
+def test_a_text_is_cut_by_its_bytes(character: str) -> None:
+    """As JSON writes it, with its escapes; whole characters are left, and no more are taken than need be."""
+    for end in (False, True):
+        for limit in (0, 1, 2, 9, 100):
+            text = cut(character * 80, limit, end=end)
+            size = len(json.dumps(character, ensure_ascii=False).encode()) - 2
+            assert text == character * min(80, limit // size)
+    assert cut("ab\ncd", 3) == "ab" and cut("ab\ncd", 4, end=True) == "\ncd"
 
 
 @pytest.mark.weather("H5")

@@ -40,6 +40,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     s = NbJobs()
     assert (s.redis_url, s.queue_redis_url, s.queue, s.adapter) == (None, None, None, "arq")
     assert (s.lease, s.renew, s.sweep, s.commit_interval, s.grace) == (15, 5, 5, 0.05, 25)
+    assert s.release_wait == [0, 1, 10, 60]
     assert (s.crash_wait, s.max_crashes, s.keep, s.idle_exit) == ([0, 10, 60], 3, 604800, 600)
     assert (s.child_runs, s.async_runs, s.run_events, s.user_events) == (1000, 100, 1000, 5000)
     assert s.children >= 1
@@ -111,6 +112,7 @@ def test_wrong_variables_are_named(monkeypatch: pytest.MonkeyPatch, name: str, t
         ({"children": 0}, "setting children is 0, expected 1 or more"),
         ({"max_crashes": -1}, "max_crashes"),
         ({"crash_wait": [-1]}, "crash_wait"),
+        ({"release_wait": [-1]}, "release_wait"),
         ({"queue": "a b"}, "queue 'a b' cannot be used"),
         ({"user": ""}, "user is empty"),
         ({"redis_url": "localhost"}, "redis_url"),

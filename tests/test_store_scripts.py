@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from nbjobs.calls import ClaimReply, Commit, Reply
+from nbjobs.event import decode
 from nbjobs.settings import NbJobs
 from nbjobs.store import Store
 
@@ -413,6 +414,55 @@ def test_finish_sent_again_changes_nothing(story: Story) -> None:
     assert (again.code, again.state, again.attempt) == ("AGAIN", "running", 2)
     story.store.finish(RUN, "w2:b", "released")
     assert story.store.send(finish).code == "FENCED"
+
+
+def released(story: Story, **given: Any) -> Reply:
+    """Claim the run, though its time may not have come, and let it go."""
+    story.client.hset(story.keys.run(RUN), "at", "0")
+    story.running()
+    return story.store.finish(RUN, OWNER, "released", d="{}", **given)
+
+
+@pytest.mark.weather("H4")
+def test_a_release_without_progress_waits_longer_each_time(story: Story) -> None:
+    """It is due when its wait is over, and after ten of them the run is paused, with the reason."""
+    story.queued()
+    waits = [0, 1000, 10_000] + [60_000] * 7
+    for wait in waits:
+        reply = released(story)
+        assert (reply.state, reply.at) == (("retrying", reply.now + wait) if wait else ("queued", 0))
+        assert story.due == reply.now + (wait or 5 * SECOND)
+        assert story.last()["e"] == "job.interrupt"
+    assert released(story).state == "paused"
+    assert story.due is None
+    assert story.names()[-2:] == ["job.interrupt", "job.paused"]
+    assert decode("", story.last()["d"]).payload == {"reason": "no_progress"}
+
+
+@pytest.mark.weather("H4")
+@pytest.mark.parametrize("op", ["unpause", "accept", "restart"])
+def test_what_its_owner_decides_begins_the_count_anew(story: Story, op: str) -> None:
+    """So does progress; a release that something else bounds is not counted."""
+    story.queued()
+    for _ in range(11):
+        reply = released(story)
+    assert story.store.control(RUN, op, reply.n).state == "queued"
+    assert [released(story).state for _ in range(2)] == ["queued", "retrying"]
+    assert released(story, bounded=True).state == "queued"
+    last = checkpoint(int(story.field("c")) + 1, story.n, moved=True)
+    assert released(story, commit=last).state == "queued"
+
+
+@pytest.mark.weather("H4")
+def test_a_retry_of_its_owner_begins_the_count_anew(story: Story) -> None:
+    """As it does that of the crashes."""
+    story.queued()
+    for _ in range(5):
+        released(story)
+    story.client.hset(story.keys.run(RUN), "at", "0")
+    assert story.ended("failed").state == "failed"
+    story.store.reopen(RUN, story.n)
+    assert released(story).state == "queued"
 
 
 def test_end_states_absorb(story: Story) -> None:

@@ -266,6 +266,16 @@ def test_pausing_and_cancelling_are_states_of_their_own() -> None:
     assert looks(story.bare("job.cancelled", "cancelled").view) == ("⊘", "cancelled · Step 2 · load rows")
 
 
+@pytest.mark.weather("H4")
+def test_a_run_that_gets_no_further_says_why_it_is_paused() -> None:
+    """In words; when it goes on, the reason is over."""
+    story = Story().queued().started().loading().state("job.interrupt", "paused", reason="stopping")
+    story.state("job.paused", "paused", reason="no_progress")
+    assert looks(story.view)[0] == "‖"
+    assert "after: 10 attempts in a row ended without progress" in facts(story.view)
+    assert "after" not in " ".join(facts(story.state("job.unpaused", "queued", op="unpause").view))
+
+
 def test_waiting_runs_show_all_they_have_as_earlier() -> None:
     """Between two attempts the whole progress is of earlier ones, and the notch is where it goes on."""
     bar = face(Story().queued().started().loading().progress(5000).killed().view).bar

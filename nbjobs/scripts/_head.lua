@@ -11,7 +11,7 @@ local END = {completed = true, failed = true, cancelled = true, dead = true}
 local TYPES = {'hash', 'stream', 'stream', 'stream', 'zset', 'zset'}
 local FIELDS = {
   'state', 'control', 'owner', 'last_owner', 'fence', 'lease_until', 'attempt', 'at', 'c', 'n', 'control_n',
-  'crashes', 'failures', 'resumptions', 'steps', 'bytes', 'last_id', 'view_id',
+  'crashes', 'failures', 'fruitless', 'resumptions', 'steps', 'bytes', 'last_id', 'view_id',
   'step', 'cursor', 'done', 'total', 'job', 'args', 'maps',
 }
 local KEPT_EVENTS = '200'        -- of a run that has ended
@@ -218,6 +218,7 @@ local function apply(new)
   end
   for _, field in ipairs({'c', 'step', 'cursor', 'done', 'total'}) do put(field, new[field]) end
   if new.moved then put('crashes', '0') end
+  if new.moved and num(run.fruitless) > 0 then put('fruitless', '0') end
   keep_results(new)
   add_events(new)
   if view_fits and new.view ~= '' then

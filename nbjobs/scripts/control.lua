@@ -36,6 +36,7 @@ if op == 'restart' then
   local refusal = drop(1)
   if refusal then return refusal end
 end
+if num(run.fruitless) > 0 then put('fruitless', '0') end
 if op == 'accept' then put('accept', int(num(run.attempt) + 1)) end
 if num(run.at) > now then return done('job.unpaused', 'scheduled', num(run.at)) end
 put('at', '0')

@@ -14,7 +14,9 @@ end
 
 redis.call('DEL', KEYS[2], KEYS[3])              -- left over from an expired run of this id
 for i = 7, #ARGV, 2 do put(ARGV[i], ARGV[i + 1]) end
-for _, field in ipairs({'fence', 'attempt', 'c', 'n', 'control_n', 'crashes', 'failures', 'resumptions', 'steps', 'bytes'}) do
+for _, field in ipairs({
+  'fence', 'attempt', 'c', 'n', 'control_n', 'crashes', 'failures', 'fruitless', 'resumptions', 'steps', 'bytes',
+}) do
   put(field, '0')
 end
 for _, field in ipairs({'control', 'owner', 'last_owner', 'step', 'cursor', 'done', 'total', 'view'}) do put(field, '') end

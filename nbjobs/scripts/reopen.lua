@@ -7,7 +7,7 @@ if not END[run.state] or run.state == 'completed' then return answer('STATE') en
 
 local refusal = ARGV[6] ~= '' and drop(whole(ARGV[6]))
 if refusal then return refusal end
-for _, field in ipairs({'crashes', 'failures', 'at'}) do put(field, '0') end
+for _, field in ipairs({'crashes', 'failures', 'fruitless', 'at'}) do put(field, '0') end
 for _, field in ipairs({'control', 'result', 'error'}) do put(field, '') end
 entry('job.reopened', ARGV[7], 'queued')
 put('control_n', run.n)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import os
 import signal
 import time
 from typing import Any
 
-from nbjobs import interrupt, job, notify, step
+from nbjobs import Retry, interrupt, job, notify, step
 
 from ..hostile import HOSTILE
 from .jobs import write
@@ -163,12 +162,18 @@ def cancelled(path: str) -> None:
 @job
 def interrupts_itself(path: str) -> None:
     write(path, "began", 0)
-    _thread.interrupt_main()
-    time.sleep(5)
+    raise KeyboardInterrupt
 
 
 @job
 async def ainterrupts_itself(path: str) -> None:
+    write(path, "began", 0)
+    raise KeyboardInterrupt
+
+
+@job(timeout=60)
+async def ainterrupts_a_task(path: str) -> None:
+    """With a timeout it is a task of its own, where Python would end the loop of all bodies."""
     write(path, "began", 0)
     raise KeyboardInterrupt
 
@@ -193,3 +198,20 @@ def beside(path: str, seconds: float) -> str:
     write(path, "began", 0)
     time.sleep(seconds)
     return "through"
+
+
+@job(retry_on=[Retry(OSError, wait=30)])
+def fails(path: str) -> None:
+    write(path, "began", 0)
+    raise OSError("gone")
+
+
+@job
+def parent(path: str) -> list[int]:
+    """Return the process of a run of its own, and its own."""
+    return [child.enqueue().result(timeout=20), os.getpid()]
+
+
+@job
+def child() -> int:
+    return os.getpid()

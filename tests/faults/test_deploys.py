@@ -27,11 +27,14 @@ GRACE = 0.5
 
 @pytest.mark.fault(3)
 def test_row_03_four_deploys_over_a_job_without_steps_are_no_reason_to_give_up(stage: Stage) -> None:
-    """Its one item is longer than each grace: the worker ends it and releases the run itself; nothing is counted."""
+    """Its one item is longer than each grace: the worker ends it and releases the run itself; no crash is counted.
+
+    The run waits longer after each of them, here by tenths of a second.
+    """
     gate = stage.folder / "gate"
     run = stage.enqueue(jobs.gated, stage.path, str(gate))
     for attempt in range(1, DEPLOYS + 1):
-        worker = stage.worker(grace=GRACE)
+        worker = stage.worker(grace=GRACE, release_wait="0,0.1,0.2")
         stage.await_attempt(run, attempt, "start")
         worker.send(signal.SIGTERM)
         assert worker.leave() == 0, worker.said
@@ -48,6 +51,7 @@ def test_row_03_four_deploys_over_a_job_without_steps_are_no_reason_to_give_up(s
     check_not_counted(stage, run.id, attempt=DEPLOYS + 1, resumptions=0)
     interrupts = stage.payloads(run, "job.interrupt")
     assert [one["reason"] for one in interrupts] == ["stopping"] * DEPLOYS
+    assert stage.fields(run)["wait"] == "200"
 
 
 @pytest.mark.fault(14)

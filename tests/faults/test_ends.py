@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from nbjobs import connection, history
 from nbjobs.errors import RunFailed
+from nbjobs.face import face
+from nbjobs.jobs import Job
 from nbjobs.run import Run
 
 from ..hostile import HOSTILE
+from ..support import wait_until
 from . import endjobs
-from .stage import Stage
+from .stage import PATIENCE, Stage
 
 LIMIT = 64 * 1024
 
@@ -25,6 +30,12 @@ def told_once(stage: Stage, runs: list[Run]) -> None:
         assert run.view.error_type
         with pytest.raises(RunFailed):
             run.result()
+
+
+def entries(stage: Stage) -> int:
+    """How many entries the user's stream has, of which all runs share so many."""
+    client: Any = stage.client
+    return len(client.xrange(stage.keys.user_events))
 
 
 @pytest.mark.weather("H5")
@@ -60,3 +71,52 @@ def test_what_a_body_puts_into_its_last_commit_refuses_no_end(stage: Stage) -> N
     for run in (totals, items):
         assert (stage.fields(run)["attempt"], stage.fields(run)["crashes"]) == ("1", "0")
     assert items.view.error_message == "the file is closed"
+
+
+@pytest.mark.weather("H4")
+def test_a_stop_that_nobody_has_asked_for_is_a_failure(stage: Stage) -> None:
+    """Of a body that awaits a task that it has cancelled, raises it, or interrupts itself: it is begun once."""
+    stage.worker(children=2)
+    bodies: list[Job[Any, Any]] = [
+        endjobs.awaits_its_cancelled_task,
+        endjobs.cancelled,
+        endjobs.interrupts_itself,
+        endjobs.ainterrupts_itself,
+        endjobs.ainterrupts_a_task,
+    ]
+    runs = [stage.enqueue(body, stage.path) for body in bodies]
+    told_once(stage, runs)
+    assert [run.view.error_type for run in runs] == [*["CancelledError"] * 2, *["KeyboardInterrupt"] * 3]
+    assert [len(stage.ledger.lines(run.id)) for run in runs] == [1] * 5
+
+
+@pytest.mark.weather("H4")
+def test_a_body_that_lets_itself_go_waits_longer_each_time(stage: Stage) -> None:
+    """It was begun a thousand times in eight seconds; now its next attempts are 0, 1 and 10 s away."""
+    stage.worker()
+    run = stage.enqueue(endjobs.lets_itself_go, stage.path)
+    wait_until(lambda: stage.fields(run)["fruitless"] == "3", PATIENCE, lambda: stage.standing(run))
+    fields = stage.fields(run)
+    assert (fields["state"], fields["wait"], fields["attempt"]) == ("retrying", "10000", "3")
+    assert len(stage.ledger.lines(run.id)) == 3
+    assert entries(stage) < 20, "the stream is not flooded"
+    shown = run.view
+    assert face(shown, now=shown.at - 8_500).facts[-2].text == "next attempt in 9 s"
+    run.cancel()
+
+
+@pytest.mark.slow
+@pytest.mark.weather("H4")
+def test_a_body_that_kills_its_nursery_is_dead_and_those_beside_it_end(stage: Stage) -> None:
+    """It was begun 62 times in 40 s, and a body of 6 s beside it never came to its end."""
+    worker = stage.worker(children=2, crash_wait="0")
+    beside = stage.enqueue(endjobs.beside, stage.path, 6.0)
+    stage.await_item(beside, 0, "began")
+    killer = stage.enqueue(endjobs.kills_its_nursery, stage.path)
+    stage.await_end(beside)
+    assert beside.result() == "through"
+    stage.await_end(killer, "dead")
+    assert len(stage.ledger.lines(killer.id)) <= 6, stage.standing(killer)
+    assert len(stage.ledger.lines(beside.id)) <= 3, stage.standing(beside)
+    assert entries(stage) < 60, "the stream is not flooded"
+    assert worker.process.poll() is None
