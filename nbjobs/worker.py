@@ -76,6 +76,8 @@ class Worker(arq.worker.Worker):
 
     def __init__(self, settings: NbJobs) -> None:
         self._guard = os.environ.pop(GUARD, "")  # not for the processes that this one starts
+        if settings.adapter != "arq":  # of the environment: it is meant for who enqueues, not for who performs
+            settings = NbJobs(**{**settings.to_wire(), "adapter": "arq"})
         url = settings.redis_url or ""
         self.id = new_worker_id()
         self.settings = settings

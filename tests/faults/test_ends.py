@@ -120,3 +120,18 @@ def test_a_body_that_kills_its_nursery_is_dead_and_those_beside_it_end(stage: St
     assert len(stage.ledger.lines(beside.id)) <= 3, stage.standing(beside)
     assert entries(stage) < 60, "the stream is not flooded"
     assert worker.process.poll() is None
+
+
+@pytest.mark.weather("A1")
+def test_a_worker_sleeps_waits_whatever_its_environment_says_of_the_adapter(stage: Stage) -> None:
+    """That of who started it is for enqueuing: waits are slept, and a run of a run has a process of its own."""
+    stage.worker(adapter="inline", children=2)
+    run = stage.enqueue(endjobs.fails, stage.path)
+    family = stage.enqueue(endjobs.parent, stage.path)
+    stage.await_end(family)
+    child, parent = family.result()
+    assert child != parent
+    wait_until(lambda: run.state == "retrying", PATIENCE, lambda: stage.standing(run))
+    assert int(stage.fields(run)["wait"]) >= 30_000
+    run.cancel()
+    stage.await_end(run, "cancelled")
