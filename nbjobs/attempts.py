@@ -122,6 +122,7 @@ class Attempts:
         self.draining = False
         self._leases = leases
         self._pool = pool
+        self._grace = grace
         self._asked = Asked(pool, grace)
         self._suspects = Suspects()
         self._claiming = {"sync": 0, "async": 0}
@@ -267,6 +268,7 @@ class Attempts:
             queue=held.queue,
             worker=self.worker,
             resumptions=candidate.resumptions,
+            grace=round(1000 * self._grace),
             enqueued_at=candidate.enqueued_at or None,
         )
         store = self._leases.store(held.keys)

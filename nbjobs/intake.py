@@ -51,6 +51,7 @@ class Payload(msgspec.Struct, frozen=True):
     result_preview: Any = None
     dropped: Any = None
     newer: Any = None
+    grace: Any = None
 
 
 NOTHING = Payload()

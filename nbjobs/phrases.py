@@ -106,6 +106,8 @@ def clock(view: RunView, remaining: str) -> Clock | None:
     if state in ("scheduled", "retrying"):
         prefix = "starts in " if state == "scheduled" else "next attempt in "
         return Clock(view.at, prefix) if view.at else None
+    if state == "cancelling" and view.grace and view.since and not view.away:
+        return Clock(view.since + view.grace, "at the latest in ")
     if not view.since or view.state in ENDED or state == "lost" or remaining or view.away:
         return None
     if state == "running":

@@ -64,6 +64,7 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     `inner*` are of a loop inside the step, as it was last told of.
     `earlier` is what of `done` stems from earlier attempts. `resumed_*` hold where the last resumed attempt
     went on; they stay to the end. `pace` is what earlier attempts of the step did in a second.
+    `grace` is how long (ms) its worker lets the body go on after a cancel; 0 where that is not known.
     `newer` is the file of its code that has changed since this attempt loaded it.
     `no_worker` and `away`, since when (ms) Redis is out of reach, are a reader's own observations and never stored.
     """
@@ -105,6 +106,7 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     gaps: tuple[Count, ...] = ()
     committed: Count = 0
     pace: Seconds | None = None
+    grace: Count = 0
     # how it came here
     attempts: tuple[AttemptView, ...] = ()
     resumed_at: Count | None = None

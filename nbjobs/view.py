@@ -161,6 +161,7 @@ def _started(view: RunView, p: Payload, now: int) -> Changes:
         "samples": (),
         "gaps": (),
         "committed": 0,
+        "grace": whole(p.grace) or 0,
         "at": 0,
         "error_type": "",
         "error_message": "",
@@ -281,6 +282,10 @@ def _failing(view: RunView, p: Payload, now: int) -> Changes:
     return changes
 
 
+def _cancelling(view: RunView, p: Payload, now: int) -> Changes:
+    return {"grace": 0} if p.op == "now" else {}
+
+
 def _paused(view: RunView, p: Payload, now: int) -> Changes:
     return {"in_step": False, "after": text(p.reason) or "paused"}
 
@@ -327,6 +332,7 @@ _HANDLERS: dict[str, Callable[[RunView, Payload, int], Changes]] = {
     "job.retry_scheduled": _failing,
     "job.retry_stopped": _failing,
     "job.discarded": _failing,
+    "job.cancelling": _cancelling,
     "job.paused": _paused,
     "job.unpaused": _unpaused,
     "job.reopened": _reopened,

@@ -266,6 +266,23 @@ def test_pausing_and_cancelling_are_states_of_their_own() -> None:
     assert looks(story.bare("job.cancelled", "cancelled").view) == ("⊘", "cancelled · Step 2 · load rows")
 
 
+@pytest.mark.weather("A5")
+def test_a_cancel_says_when_it_is_carried_out_at_the_latest() -> None:
+    """Its worker gives the body so much time to reach a checkpoint; a cancel at once, or an old worker, none."""
+
+    def told(view: RunView, after: int) -> list[str]:
+        return [fact.text for fact in face(view, now=view.since + after).facts if fact.kind == "wait"]
+
+    def cancelled(op: str, **started: object) -> RunView:
+        story = Story().queued().state("job.started", "running", worker="w-1", **started).loading()
+        return story.state("job.cancelling", "cancelling", op=op).view
+
+    assert told(cancelled("cancel", grace=25_000), 1000) == ["at the latest in 24 s"]
+    assert told(cancelled("cancel", grace=25_000), 30_000) == []
+    assert told(cancelled("now", grace=25_000), 1000) == ["for 1 s"]
+    assert told(cancelled("cancel"), 1000) == ["for 1 s"]
+
+
 @pytest.mark.weather("H4")
 def test_a_run_that_gets_no_further_says_why_it_is_paused() -> None:
     """In words; when it goes on, the reason is over."""
