@@ -43,7 +43,7 @@ from .asked import Asked, Holding
 from .backoff import Backoff
 from .calls import ClaimReply, Command, Reply
 from .claim import Claim, Overrun
-from .connection import FAILURES, translated
+from .connection import FAILURES, ResponseError
 from .entry import TOLD
 from .intake import stream_id, whole
 from .keys import Keys, enc, parse_arq_id
@@ -65,6 +65,7 @@ _LAST_MOMENT = 3.0
 _LONGEST_PAUSE = 2.0
 _SIGN_EVERY_MS = 60_000
 _REMEMBERED = 1_000
+_MOST_NEWER, _NEWER_FOR = 100_000, 60.0  # entries, seconds
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ class Attempts:
         self._suspects = Suspects()
         self._claiming = {"sync": 0, "async": 0}
         self._signed: dict[str, int] = {}
+        self._newer: set[str] = set()
+        self._newer_until = 0.0
 
     def free(self, kind: str) -> int:
         """Returns how many more runs of a kind may be claimed."""
@@ -135,8 +138,10 @@ class Attempts:
     async def look(self, ids: Sequence[str]) -> list[Candidate]:
         """Returns which of these entries stand for a run that waits; entries of all others are removed."""
         candidates = []
+        ids = [id for id in ids if not self._is_newer(id)]
         for id, fields in zip(ids, await self._read(ids), strict=True):
             if (whole(fields["v"]) or 0) > SCHEMA:
+                self._newer.add(id)
                 continue  # written by a newer nbjobs: left to a newer worker
             candidate = _candidate(id, fields) or await self._forget(id)
             if candidate is not None:
@@ -149,14 +154,15 @@ class Attempts:
 
     async def _read(self, ids: Sequence[str], before: Sequence[Command] = ()) -> list[dict[str, str | None]]:
         """Returns the runs of some entries, as they are after the commands `before`."""
-        with translated(self._leases.client):
-            pipe = self._leases.client.pipeline(transaction=False)
-            for command in before:
-                pipe.execute_command(*command)
-            for u, run, _ in map(parse_arq_id, ids):
-                pipe.hmget(_keys_of(u).run(run), FIELDS)
-            found = await pipe.execute()
-        return [dict(zip(FIELDS, values, strict=True)) for values in found[len(before) :]]
+        runs = [(_keys_of(u), run) for u, run, _ in map(parse_arq_id, ids)]
+        return await self._leases.read_fields(runs, FIELDS, before)
+
+    def _is_newer(self, id: str) -> bool:
+        """Whether an entry was left to a newer worker within the last minute."""
+        now = time.monotonic()
+        if now > self._newer_until or len(self._newer) > _MOST_NEWER:
+            self._newer, self._newer_until = set(), now + _NEWER_FOR
+        return id in self._newer
 
     def perform(self, candidate: Candidate) -> Coroutine[Any, Any, None]:
         """Claims the run and performs the attempt; returns when the run is given back.
@@ -276,7 +282,11 @@ class Attempts:
         call = store.calls.claim(held.run, held.owner, held.attempt, d, told=told)
         before = call.before if self._is_to_sign(held.keys) else ()
         call = call._replace(before=before, after=(*call.after, *forget_entry(self.queue, candidate.id)))
-        reply = await self._insist(lambda: store.send(call))
+        try:
+            reply = await self._insist(lambda: store.send(call))
+        except ResponseError as error:  # over what it found under the run's keys: the sweeper leaves it alone
+            logger.warning("run %s of %s cannot be claimed: %s", held.run, held.keys.u, error)
+            return None
         assert reply is None or isinstance(reply, ClaimReply)
         if candidate.told and reply is not None and reply.code in ("GONE", "OTHER"):  # its entry is to be looked at
             await self._insist(lambda: store.queue(held.run, held.attempt, self.queue))

@@ -72,7 +72,7 @@ def read_wake_up(message: str) -> tuple[str, dict[str, str]]:
 
 def arq_serialize(job: Any) -> bytes:
     """Encode an arq entry as JSON. Pickle, arq's default, would run whatever a writer of Redis likes."""
-    return msgspec.json.encode(job)
+    return msgspec.json.encode(job, enc_hook=repr)  # arq packs the errors of its own functions too
 
 
 def arq_deserialize(data: bytes) -> Any:

@@ -17,11 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import events
-from .calls import Call, Reply, entry_commands
+from .answers import REFUSED
+from .calls import Call, Command, Reply, entry_commands
 from .clock import SteadyClock
 from .connection import AsyncClient, NoScriptError, translated
 from .intake import tags, text, whole
 from .keys import USERS, Keys, arq_in_progress, arq_job, arq_queue, arq_retry
+from .redis_errors import concerns_call, text_of
 from .scripts import SCRIPTS
 from .settings import NbJobs
 from .store import AsyncStore
@@ -31,6 +33,7 @@ logger = logging.getLogger("nbjobs.leases")
 FIELDS = ["state", "kind", "job", "queue", "user", "tags", "owner", "attempt", "v"]
 SCHEMA = 1
 _CHUNK = 200
+_HOUR_MS = 3_600_000
 _STORES = 1000
 _NOT_HOST = re.compile(r"[^a-z0-9.]+")
 
@@ -183,11 +186,18 @@ class Leases:
 
     async def read(self, found: Sequence[tuple[Keys, str]]) -> list[dict[str, str | None]]:
         """Returns the fields `FIELDS` of several runs, in one round trip."""
-        with translated(self.client):
-            pipe = self.client.pipeline(transaction=False)
-            for keys, run in found:
-                pipe.hmget(keys.run(run), FIELDS)
-            return [dict(zip(FIELDS, values, strict=True)) for values in await pipe.execute()]
+        return await self.read_fields(found, FIELDS)
+
+    async def read_fields(
+        self, found: Sequence[tuple[Keys, str]], fields: Sequence[str], before: Sequence[Command] = ()
+    ) -> list[dict[str, str | None]]:
+        """Returns fields of several runs, as they are after the commands `before`.
+
+        Where a run should be and something else is, it has none of them.
+        """
+        commands = [*before, *(("HMGET", keys.run(run), *fields) for keys, run in found)]
+        answers = (await self._pipelined(commands))[len(before) :]
+        return [dict(zip(fields, values or [None] * len(fields), strict=True)) for values in answers]
 
     async def users(self) -> list[Keys]:
         """Returns all users that have enqueued or been served lately."""
@@ -198,8 +208,8 @@ class Leases:
         """Returns every run that somebody still has to look at: not the ended and not the paused ones."""
         found: list[tuple[Keys, str]] = []
         for keys in await self.users():
-            with translated(self.client):
-                found += [(keys, run) for run in await self.client.zrange(keys.due, 0, -1)]
+            (due,) = await self._pipelined([("ZRANGE", keys.due, 0, -1)])
+            found += [(keys, run) for run in due or ()]
         held = []
         for part in chunks(found):
             held += [
@@ -230,6 +240,7 @@ class Leases:
         bounds = self.clock.bounds()
         calls = [self._renewal(held) if holds(held.owner) else self._look(held, bounds) for held in runs]
         seen = list(zip(runs, await self.send_all(calls), strict=True))
+        await self._put_off([(held, reply) for held, reply in seen if reply.code in REFUSED])
         # A run whose wait is over still says `scheduled` or `retrying`; QUEUE says that it may begin.
         waits = [one for one in seen if one[1].code == "QUEUE" or (one[1].code == "OK" and one[1].state == "queued")]
         await self._queue_missing(waits)
@@ -244,43 +255,65 @@ class Leases:
         return self.store(held.keys).calls.lapse(held.run, "", d, bounds=bounds)
 
     async def send_all(self, calls: Sequence[Call]) -> list[Reply]:
-        """Sends several calls in one round trip, loading the scripts where Redis has none."""
-        with translated(self.client):
-            answers = await self._pipelined(calls)
-            if any(isinstance(answer, NoScriptError) for answer in answers):
-                await self.store(Keys.of("nobody")).load()
-                answers = await self._pipelined(calls)
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    raise answer
-        replies = [call.read(answer) for call, answer in zip(calls, answers, strict=True)]
+        """Sends several calls in one round trip, loading the scripts where Redis has none.
+
+        A call over whose keys Redis stumbles answers BADTYPE.
+        """
+        commands = [call.command() for call in calls]
+        try:
+            answers = await self._pipelined(commands)
+        except NoScriptError:
+            await self.store(Keys.of("nobody")).load()
+            answers = await self._pipelined(commands)
+        replies = [
+            call.read(answer) if answer is not None else Reply("BADTYPE", detail=call.keys[0])
+            for call, answer in zip(calls, answers, strict=True)
+        ]
         for reply in replies:
             self.clock.heard(reply.now)
         return replies
 
-    async def _pipelined(self, calls: Sequence[Call]) -> list[Any]:
+    async def _pipelined(self, commands: Sequence[Command]) -> list[Any]:
+        """Sends commands in one round trip; one that fails for its own keys answers None, all others are done."""
         pipe = self.client.pipeline(transaction=False)
-        for call in calls:
-            pipe.execute_command(*call.command())
-        answers: list[Any] = await pipe.execute(raise_on_error=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        with translated(self.client):
+            answers: list[Any] = await pipe.execute(raise_on_error=False) if commands else []
+        for at, answer in enumerate(answers):
+            if isinstance(answer, NoScriptError):
+                raise answer
+            if isinstance(answer, Exception):
+                with translated(self.client):
+                    if not concerns_call(answer):
+                        raise answer
+                logger.debug("%s: %s", commands[at][:2], text_of(answer))
+                answers[at] = None
         return answers
+
+    async def _put_off(self, refused: Sequence[tuple[Held, Reply]]) -> None:
+        """Leaves runs for an hour of which something else than nbjobs has written keys or fields."""
+        at = self.clock.now() + _HOUR_MS
+        for u, (held, reply) in {held.keys.u: (held, reply) for held, reply in refused}.items():
+            count = sum(other.keys.u == u for other, _ in refused)
+            told = (text(u), count, text(held.run), reply.code, text(reply.detail))
+            logger.warning("user %s: %d runs are left alone for an hour; to a look at %s Redis answers %s %s", *told)
+        await self._pipelined([("ZADD", held.keys.due, "XX", at, held.run) for held, _ in refused])
 
     async def _queue_missing(self, waiting: Sequence[tuple[Held, Reply]]) -> None:
         """Writes the entries that are not in the queue; a long queue is not announced anew each minute."""
-        if not waiting:
-            return
-        with translated(self.client):
-            pipe = self.client.pipeline(transaction=False)
-            for held, reply in waiting:
-                pipe.zscore(arq_queue(held.queue), arq_id_of(held.keys, held.run, reply.attempt + 1))
-            scores = await pipe.execute()
-            pipe = self.client.pipeline(transaction=False)
-            for (held, reply), score in zip(waiting, scores, strict=True):
-                if score is None and reply.at <= reply.now:
-                    for command in entry_commands(held.keys, held.run, reply.attempt + 1, held.queue, self.clock.now()):
-                        pipe.execute_command(*command)
-            if len(pipe):
-                await pipe.execute()
+        named = [
+            ("ZSCORE", arq_queue(held.queue), arq_id_of(held.keys, held.run, reply.attempt + 1))
+            for held, reply in waiting
+        ]
+        await self._pipelined(
+            [
+                command
+                for (held, reply), score in zip(waiting, await self._pipelined(named), strict=True)
+                if score is None and reply.at <= reply.now
+                for command in entry_commands(held.keys, held.run, reply.attempt + 1, held.queue, self.clock.now())
+            ]
+        )
 
 
 def arq_id_of(keys: Keys, run: str, attempt: int) -> str:

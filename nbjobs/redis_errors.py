@@ -34,7 +34,7 @@ from redis.exceptions import (
     ReadOnlyError,
 )
 
-__all__ = ["ERRORS", "Meaning", "find", "text_of"]
+__all__ = ["ERRORS", "Meaning", "concerns_call", "find", "text_of"]
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,12 @@ def find(error: BaseException) -> Meaning | None:
         killed = _WORDS["Script killed by user"]
         return _WORDS[within[1]] if within else killed if killed.word in text else _SCRIPT_FAILED
     return None
+
+
+def concerns_call(error: BaseException) -> bool:
+    """Return whether an error says something of one call and its keys, so that others may go on."""
+    meaning = find(error)
+    return meaning is not None and meaning.concerns == "call"
 
 
 def text_of(error: BaseException) -> str:

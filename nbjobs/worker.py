@@ -29,21 +29,24 @@ from signal import Signals
 from typing import Any
 
 import arq.worker
+import msgspec
 from arq.connections import ArqRedis
 
 from . import connection, embedded, keys
 from .attempts import Attempts, Candidate
 from .backoff import Backoff
 from .calls import arq_deserialize, arq_serialize
-from .connection import FAILURES, RedisError, async_client
+from .connection import FAILURES, async_client
 from .entry import read_wake_up
 from .errors import NbjobsError
 from .guard import VARIABLE as GUARD
 from .health import Server
+from .intake import MESSAGE, text
 from .leases import Leases, new_worker_id, steady_clock
 from .lines import Line
 from .logbook import Logbook
 from .pool import Claim, Pool
+from .redis_errors import concerns_call
 from .settings import NbJobs
 from .signs import Listener, Renewal
 from .sweeper import Sweeper
@@ -54,7 +57,7 @@ logger = logging.getLogger("nbjobs.worker")
 _TEN_YEARS = 10 * 365 * 86_400
 _LAST_WORDS = 2.0
 _GUARD_LOOK = 1.0
-_DEEP = 500  # entries of the queue that are looked through for a kind that has places
+_DEEP = 500  # entries of a long queue that are looked through in a poll for a kind that has places
 
 
 async def attempt(ctx: dict[str, Any], run: str) -> None:
@@ -122,6 +125,7 @@ class Worker(arq.worker.Worker):
             ctx={"attempts": self.attempts},
         )
         self.in_progress_timeout_s = 60
+        self._depth = self.queue_read_limit
 
     async def serve(self) -> None:
         """Works until it is asked to stop, then drains.
@@ -167,17 +171,36 @@ class Worker(arq.worker.Worker):
         if self._backlog and self._starving() and self.loop.time() > self._deep_again:
             # All that was read waits for a place of a kind that is full: others may stand behind it.
             self._deep_again = self.loop.time() + self.poll_delay_s
-            await self._take_in(await self.pool.zrange(self.queue_name, self.queue_read_limit, _DEEP))
+            await self._look_deeper()
         self._start_ready()
         if foreign:
             await super().start_jobs(foreign)
 
+    async def _look_deeper(self) -> None:
+        """Looks at the next part of a long queue; one a poll, for all before it may stay where it is for long."""
+        page = await self.pool.zrange(self.queue_name, self._depth, self._depth + _DEEP - 1)
+        await self._take_in(page)
+        self._depth = self._depth + _DEEP if len(page) == _DEEP else self.queue_read_limit
+
     async def run_job(self, job_id: str, score: int) -> None:
-        """Does what arq's does; an unreachable Redis does not end the worker."""
+        """Does what arq's does; an entry that cannot be read is removed, and no error of Redis ends the worker."""
         try:
+            _check_entry(await self.pool.get(keys.arq_job(job_id)))
             await super().run_job(job_id, score)
-        except (RedisError, OSError) as error:
-            logger.warning("arq job %s: %s", job_id, error)
+        except Exception as error:
+            if isinstance(error, FAILURES) and not concerns_call(error):
+                logger.warning("arq job %s: %s", text(job_id), error)
+            else:
+                await self._remove(job_id, error)
+
+    async def _remove(self, entry: str | bytes, error: Exception) -> None:
+        """Removes an entry of the queue that nobody can do anything with."""
+        told = text(entry if isinstance(entry, str) else ascii(entry))
+        logger.warning("the queue's entry %s is removed: %s", told, text(str(error), MESSAGE))
+        with contextlib.suppress(*FAILURES):
+            await self.pool.zrem(self.queue_name, entry)
+            if isinstance(entry, str):
+                await self.pool.delete(*(of(entry) for of in (keys.arq_job, keys.arq_in_progress, keys.arq_retry)))
 
     def handle_sig(self, signum: Signals) -> None:
         """Begins to drain; the second signal ends what has not ended yet."""
@@ -197,11 +220,13 @@ class Worker(arq.worker.Worker):
         """Looks at the entries that are new, for when there is a place; returns what is none of ours."""
         new, foreign = [], []
         for raw in job_ids:
-            id = raw.decode()
-            if id in self.tasks or id in self._known:
-                continue
             try:
+                id = raw.decode()
+                if id in self.tasks or id in self._known:
+                    continue
                 keys.parse_arq_id(id)
+            except UnicodeDecodeError as error:
+                await self._remove(raw, error)
             except ValueError:
                 foreign.append(raw)
             else:
@@ -344,6 +369,28 @@ def run(settings: NbJobs, *, modules: Sequence[str] = ()) -> None:
         await Worker(settings).serve()
 
     asyncio.run(serve())
+
+
+def _check_entry(data: bytes | None) -> None:
+    """Sees that an entry of arq's can be read, which would raise deep inside of it.
+
+    Raises:
+        ValueError: it is gone, or none that was written as JSON.
+    """
+    if data is None:
+        raise ValueError("its job is gone")
+    try:
+        msgspec.json.decode(data, type=_Entry)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise ValueError(f"it is no job of arq in JSON, as nbjobs' workers expect ({error})") from None
+
+
+class _Entry(msgspec.Struct):
+    f: str
+    a: list[Any]
+    k: dict[str, Any]
+    t: int | None
+    et: int
 
 
 def check_modules(modules: Sequence[str]) -> None:

@@ -31,6 +31,7 @@ SCRIPTS, WORKER = "tests/test_store_scripts.py", "tests/test_worker.py"
 RUNNER = "tests/test_runner.py"
 GARBAGE = "tests/test_store_garbage.py"
 ENDINGS, ENDS, ATTEMPTS = "tests/test_endings.py", "tests/faults/test_ends.py", "tests/test_attempts.py"
+TENANTS = "tests/faults/test_tenants.py"
 
 COMES_NEXT = f"{ZOMBIES}::test_row_08_a_zombie_is_refused_though_its_number_comes_next"
 LONG_CALL = f"{ZOMBIES}::test_row_10_an_item_that_holds_the_interpreter_keeps_its_lease"
@@ -135,6 +136,27 @@ MUTANTS = [
         "  local number = #text <= 16 and text:find('^%d+$') and tonumber(text)\n",
         "  local number = tonumber(text)\n",
         (f"{GARBAGE}::test_a_garbled_argument_is_refused_or_taken_for_none",),
+    ),
+    Mutant(
+        "what cannot be looked at is looked at again at once",
+        "leases.py",
+        "        at = self.clock.now() + _HOUR_MS\n",
+        "        at = self.clock.now()\n",
+        (f"{TENANTS}::test_a_run_that_cannot_be_looked_at_is_left_alone_for_an_hour",),
+    ),
+    Mutant(
+        "one user's keys stop the sweep",
+        "leases.py",
+        "                    if not concerns_call(answer):\n",
+        "                    if True:\n",
+        (f"{TENANTS}::test_what_is_of_no_use_leaves_the_queue",),
+    ),
+    Mutant(
+        "only the head of the queue is looked at",
+        "worker.py",
+        "        self._depth = self._depth + _DEEP if len(page) == _DEEP else self.queue_read_limit\n",
+        "",
+        (f"{TENANTS}::test_what_one_user_breaks_delays_no_other[runs_of_a_newer_version]",),
     ),
     Mutant("the crash count never rises", "scripts/lapse.lua", "add('crashes', 1)", "add('crashes', 0)", (POISON,)),
     Mutant(
