@@ -29,6 +29,7 @@ MAPPING = "tests/test_mapping.py"
 EARLY = "tests/faults/test_early_looks.py"
 SCRIPTS, WORKER = "tests/test_store_scripts.py", "tests/test_worker.py"
 RUNNER = "tests/test_runner.py"
+DAEMON = "tests/test_daemon_in_bad_weather.py"
 GARBAGE = "tests/test_store_garbage.py"
 ENDINGS, ENDS, ATTEMPTS = "tests/test_endings.py", "tests/faults/test_ends.py", "tests/test_attempts.py"
 TENANTS = "tests/faults/test_tenants.py"
@@ -58,6 +59,48 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    Mutant(
+        "what a dead worker held is given back after the back-off",
+        "keeper.py",
+        """                await self._steward.give_back(program.pid, code)
+                if self._stopping:
+                    return
+""",
+        """                if self._stopping:
+                    return await self._steward.give_back(program.pid, code)
+                await self._cut_short(1.0)
+                await self._steward.give_back(program.pid, code)
+""",
+        ("tests/test_keeper.py::test_what_a_dead_worker_held_is_given_back_before_all_else",),
+    ),
+    Mutant(
+        "a socket of the daemon that was removed is not made anew",
+        "daemon.py",
+        "                if self._gone(found.daemon_socket):\n",
+        "                if False:\n",
+        (f"{DAEMON}::test_sockets_that_were_removed_are_made_anew[daemon.sock]",),
+    ),
+    Mutant(
+        "a socket of Redis that was removed is not made anew",
+        "daemon.py",
+        "                    self._redis.send_signal(signal.SIGTERM)\n",
+        "",
+        (f"{DAEMON}::test_sockets_that_were_removed_are_made_anew[redis.sock]",),
+    ),
+    Mutant(
+        "clients do not follow the lock of the data",
+        "embedded.py",
+        "    return Places(found.runtime, data)\n",
+        "    return own_places(settings)\n",
+        (f"{DAEMON}::test_a_daemon_is_found_by_its_data_whatever_the_runtime_directory_is",),
+    ),
+    Mutant(
+        "a worker stays where daemon and guard were killed at once",
+        "worker.py",
+        "        self.handle_sig(Signals.SIGHUP)\n",
+        "",
+        (f"{DAEMON}::test_what_outlives_daemon_and_guard_is_ended_by_down",),
+    ),
     Mutant(
         "commits are not fenced",
         "scripts/commit.lua",
