@@ -213,6 +213,7 @@ class Daemon:
         deaths: list[float] = []
         while True:
             code = await self._redis.ended
+            self._known.pop(self.places.redis_socket, None)
             if self._ending.is_set():
                 return
             now = time.monotonic()
@@ -245,7 +246,7 @@ class Daemon:
                     await self._listen()
                 if self._gone(found.redis_socket):
                     logger.warning("the socket %s was removed: Redis is started again", found.redis_socket)
-                    del self._known[found.redis_socket]
+                    self._known.pop(found.redis_socket)  # until there is the next one
                     self._redis.send_signal(signal.SIGTERM)
             except (EmbeddedError, OSError) as error:
                 self._error = EmbeddedError(f"the daemon of {found.data} cannot go on: {error}")

@@ -99,10 +99,13 @@ def down(settings: NbJobs) -> bool:
     if not told and holder(found.data) is None:
         return _end_orphans(settings)
     until, next_signal = time.monotonic() + _DOWN_TIMEOUT, time.monotonic()
-    while (held_by := holder(found.data)) is not None:
+    while held_by := holder(found.data) or holder(found.runtime):
         now = time.monotonic()
         if now > until:
-            raise EmbeddedError(f"the daemon ({held_by}) has not ended after {_DOWN_TIMEOUT:g} s, see {found.log}")
+            raise EmbeddedError(
+                f"the daemon ({held_by}) has not ended after {_DOWN_TIMEOUT:g} s, see {found.log}: "
+                "wait, or kill that process with SIGKILL, which ends all that it has started"
+            )
         if not told and now >= next_signal and held_by.pid:
             _signal(found.data, held_by)
             next_signal = now + _AGAIN  # the second signal ends the time that bodies have
