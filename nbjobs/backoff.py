@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from types import TracebackType
 from weakref import WeakSet
@@ -30,7 +29,6 @@ __all__ = ["Backoff"]
 _SHORTEST = 0.02
 _PATIENCE = 60.0  # seconds that a call is repeated whose error nobody knows
 
-_lock = threading.Lock()
 _waiting: WeakSet[Backoff] = WeakSet()
 _told: set[str] = set()  # since the first of them began
 _since = 0.0
@@ -48,14 +46,14 @@ class Backoff:
 
     Attributes:
         pause: seconds to wait before the next try; 0 after a try that went well.
-        error: what the last try met.
+        error: what the last try met, in words; empty after one that went well.
     """
 
     def __init__(
         self, logger: logging.Logger, *, longest: float = 2.0, level: int = logging.WARNING, insists: bool = False
     ) -> None:
         self.pause = 0.0
-        self.error: BaseException | None = None
+        self.error = ""
         self._logger = logger
         self._level = level
         self._longest = longest
@@ -71,41 +69,39 @@ class Backoff:
     ) -> bool:
         if error is None:
             self.over()
+            return False
         if not isinstance(error, FAILURES) or (self._insists and not self._may_repeat(error)):
+            _waiting.discard(self)
             return False
         self.failed(error)
         return True
 
     def failed(self, error: BaseException) -> None:
         """Take note of an error: the pause is longer than the last one."""
-        self.error = error
+        self.error = _one_line(error)
         self.pause = min(self._next, self._longest) * (0.5 + random.random())
         self._next = min(2 * self._next, self._longest)
         self._tell(error)
 
     def over(self) -> None:
         """Take note that Redis answered."""
-        if self.error is None:
+        if not self.error:
             return
-        self.pause, self.error, self._next, self._unknown = 0.0, None, _SHORTEST, None
-        with _lock:
-            _waiting.discard(self)
-            over = not _waiting
-        if over:
+        self.pause, self.error, self._next, self._unknown = 0.0, "", _SHORTEST, None
+        _waiting.discard(self)
+        if not _waiting:
             self._logger.log(self._level, "Redis answers again, after %.1f s", time.monotonic() - _since)
 
     def _tell(self, error: BaseException) -> None:
         global _since
         kind = _kind(error)
-        with _lock:
-            if not _waiting:
-                _since = time.monotonic()
-                _told.clear()
-            known = kind in _told
+        if not _waiting:
+            _since = time.monotonic()
+            _told.clear()
+        _waiting.add(self)
+        if kind not in _told:
             _told.add(kind)
-            _waiting.add(self)
-        if not known:
-            self._logger.log(self._level, "%s. Waiting for it.", _one_line(error))
+            self._logger.log(self._level, "%s. Waiting for it.", self.error)
 
     def _may_repeat(self, error: BaseException) -> bool:
         meaning = _meaning(error)

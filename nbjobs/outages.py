@@ -64,11 +64,11 @@ def translated(client: Any) -> Iterator[None]:
 
 def _told(error: BaseException, client: Any) -> str | None:
     """Return what is wrong and what to do, or None where the error says nothing about the connection."""
+    if isinstance(error, InvalidResponse):
+        return "does not speak as Redis does: is that another service's port? Check NBJOBS_REDIS_URL."
     meaning = find(error)
     if meaning is not None:
         return None if meaning.concerns == "call" else meaning.told.format(found=text_of(error))
-    if isinstance(error, InvalidResponse):
-        return "does not speak as Redis does: is that another service's port? Check NBJOBS_REDIS_URL."
     if isinstance(error, (*LOST, OSError)):
         tls = " and that it speaks TLS, as rediss:// says" if _uses_tls(client) else ""
         return f"does not answer ({_reason(error)}): check that it runs{tls}, and that NBJOBS_REDIS_URL is right."

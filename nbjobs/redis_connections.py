@@ -151,7 +151,11 @@ class _Lean(_Renewed):
             await cast(Any, self).disconnect(nowait=True)
         if not self.is_connected:
             self.begin()
-        await super().connect()  # type: ignore[misc]
+        try:
+            await super().connect()  # type: ignore[misc]
+        except BaseException:  # redis-py leaves one to a unix socket open, which has not chosen its database yet
+            await cast(Any, self).disconnect(nowait=True)
+            raise
 
     def pack_command(self, *args: Any) -> Any:
         try:

@@ -27,11 +27,13 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    ConnectionError,
     ExecAbortError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    ResponseError,
 )
 
 __all__ = ["ERRORS", "Meaning", "concerns_call", "find", "text_of"]
@@ -168,6 +170,8 @@ _SCRIPT_FAILED = Meaning("script", "call", "ended a script over what it found un
 
 def find(error: BaseException) -> Meaning | None:
     """Return what an error of Redis means; None where it is no answer of Redis, or one that nobody knows."""
+    if isinstance(error, ConnectionError) and isinstance(error.__cause__, ResponseError):
+        error = error.__cause__  # met by asyncio's client while it connects
     found = next((word for kind, word in _OF_CLASSES if isinstance(error, kind)), None)
     if found is not None:
         return _WORDS[found]

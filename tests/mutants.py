@@ -45,6 +45,8 @@ LOST = f"{NETWORK}::test_row_21_a_lost_answer_has_one_effect"
 FULL = f"{REDIS}::test_row_24_a_full_redis_holds_the_run_and_breaks_nothing"
 STOPPED = f"{STOPS}::test_row_01_a_stopped_worker_ends_its_item_and_hands_the_run_on"
 REFUSED = f"{SCRIPTS}::test_commit_is_refused_whole"
+BACKOFF, CONNECTION = "tests/test_backoff.py", "tests/test_connection.py"
+FAILOVER = "tests/faults/test_failover.py"
 KEPT_MAPS, MAPPING = "tests/test_store_maps.py", "tests/test_mapping.py"
 
 
@@ -580,6 +582,51 @@ MUTANTS = [
         'if settings.adapter != "arq":',
         'if settings.adapter == "no such":',
         (f"{ENDS}::test_a_worker_sleeps_waits_whatever_its_environment_says_of_the_adapter",),
+    ),
+    Mutant(
+        "an error of Redis that nobody knows ends a service",
+        "outages.py",
+        "FAILURES = (RedisUnavailable, RedisNotPrepared, RedisError, OSError)",
+        "FAILURES = (RedisUnavailable, RedisNotPrepared, ConnectionError, TimeoutError, OSError)",
+        (f"{BACKOFF}::test_a_service_waits_out_whatever_redis_answers",),
+    ),
+    Mutant(
+        "a call that Redis has something against is repeated for ever",
+        "backoff.py",
+        'return meaning.concerns != "call"',
+        "return True",
+        (f"{BACKOFF}::test_one_call_is_not_repeated_where_redis_has_something_against_it",),
+    ),
+    Mutant(
+        "a replica is asked for ever on the same connection",
+        "redis_connections.py",
+        "if meaning is not None and meaning.anew and not is_old(self):",
+        "if meaning is not None and not meaning.anew:",
+        (
+            f"{CONNECTION}::test_what_says_that_another_server_is_meant_renews_all_connections",
+            f"{FAILOVER}::test_a_run_goes_on_where_its_address_leads_to_another_primary",
+        ),
+    ),
+    Mutant(
+        "who only reads goes on with a replica",
+        "stream.py",
+        "if not connection.is_primary(self._client):",
+        "if self._client is None:",
+        (f"{FAILOVER}::test_who_only_reads_notices_that_a_replica_answers",),
+    ),
+    Mutant(
+        "a dead connection for wake-ups is listened to",
+        "signs.py",
+        'raise TimeoutError(f"no sign for {2 * _LISTEN:g} s")',
+        "return",
+        (f"{FAILOVER}::test_a_dead_connection_for_wake_ups_is_noticed",),
+    ),
+    Mutant(
+        "a connection that has not chosen its database is used",
+        "redis_connections.py",
+        "except BaseException:  # redis-py leaves",
+        "except ZeroDivisionError:  # redis-py leaves",
+        (f"{CONNECTION}::test_a_connection_whose_login_was_refused_is_not_used",),
     ),
 ]
 

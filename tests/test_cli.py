@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -77,6 +78,23 @@ def test_no_redis() -> None:
     port = _free_port()
     said = complaint("worker", redis_url=f"redis://ada:hunter2@127.0.0.1:{port}/0")
     assert f"Redis at 127.0.0.1:{port}/0 does not answer" in said
+
+
+@pytest.mark.weather("A4")
+def test_an_address_that_is_no_url() -> None:
+    """The value is shown, since it holds no password, with what is expected."""
+    said = complaint("worker", redis_url="localhost:6379")
+    assert "setting redis_url is localhost:6379, expected redis://" in said
+
+
+@pytest.mark.weather("A4")
+def test_a_port_of_another_service() -> None:
+    """A web server answers in its own way: which address, and what to check."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        said = complaint("worker", redis_url=f"redis://:hunter2@127.0.0.1:{server.server_port}/0")
+        server.shutdown()
+    assert f"Redis at 127.0.0.1:{server.server_port}/0 does not speak as Redis does" in said
 
 
 @pytest.mark.fault(60)

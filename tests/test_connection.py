@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ import redis
 
 from nbjobs import connection, embedded
 from nbjobs.errors import RedisUnavailable, SettingsError
+from nbjobs.outages import where
 from nbjobs.settings import NbJobs, configure
 
 from .proxy import Proxy
@@ -265,6 +267,117 @@ def test_answer_that_does_not_come_is_an_error(proxy: Proxy) -> None:
     client.close()
 
 
+# -- another server ------------------------------------------------------------------------------
+
+
+@pytest.mark.weather("H3")
+async def test_what_says_that_another_server_is_meant_renews_all_connections() -> None:
+    """After READONLY to one client, idle connections of all are made anew before their next use, of asyncio too; and
+    no more than once, as often as it is said of a connection that was made since.
+    """
+    with RedisServer(appendonly="no") as server:
+        one, other = connection.sync_client(server.url, retry=False), connection.sync_client(server.url, retry=False)
+        third = connection.async_client(server.url, retry=False)
+        for client in (one, other):
+            client.ping()
+        before = other.client_id(), await third.client_id()
+        one.replicaof("127.0.0.1", "1")
+        with pytest.raises(redis.ReadOnlyError):
+            one.set("nbjobs:x", "1")
+        after = other.client_id(), await third.client_id()
+        assert after[0] > before[0] and after[1] > before[1]
+        with pytest.raises(redis.ReadOnlyError):
+            await third.set("nbjobs:x", "1")
+        assert other.client_id() > after[0]
+        one.replicaof("NO", "ONE")
+        assert one.set("nbjobs:x", "1")
+        assert other.client_id() == other.client_id()
+        one.close()
+        other.close()
+        await third.aclose()
+
+
+@pytest.mark.weather("H2")
+async def test_a_connection_whose_login_was_refused_is_not_used() -> None:
+    """Where Redis refuses to choose the database for a moment, no later command goes to another one."""
+    with RedisServer(appendonly="no") as server, server.client() as plain:
+        client = connection.async_client(f"{server.url}?db=1", retry=False)
+        other = connection.sync_client(f"{server.url}?db=1", retry=False)
+        plain.execute_command("ACL", "SETUSER", "default", "-select")
+        with pytest.raises(RedisUnavailable, match="does not let this user"), connection.translated(client):
+            await client.set("nbjobs:x", "1")
+        with pytest.raises(RedisUnavailable, match="does not let this user"), connection.translated(other):
+            other.set("nbjobs:y", "1")
+        plain.execute_command("ACL", "SETUSER", "default", "+select")
+        await client.set("nbjobs:x", "1")
+        other.set("nbjobs:y", "1")
+        assert plain.dbsize() == 0
+        await client.aclose()
+        other.close()
+
+
+@pytest.mark.weather("A4")
+async def test_another_service_is_told(redis_url: str) -> None:
+    """What is no answer of Redis is told in one line, by both kinds of clients, and leaves no connection behind."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=greet, args=(listener,), daemon=True).start()
+        url = f"redis://:secret@127.0.0.1:{listener.getsockname()[1]}/0"
+        assert "does not speak as Redis does" in told(url)
+        client = connection.async_client(url, retry=False, timeout=1)
+        for _ in range(2):
+            with pytest.raises(RedisUnavailable, match="does not speak as Redis does"), connection.translated(client):
+                await client.ping()
+        await client.aclose()
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def greet(listener: socket.socket) -> None:
+    """Answer each connection as a web server does."""
+    while True:
+        try:
+            link, _ = listener.accept()
+        except OSError:
+            return
+        with link:
+            link.recv(1000)
+            link.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+@pytest.mark.weather("Sentinel")
+@pytest.mark.parametrize("make", [connection.sync_client, connection.async_client])
+def test_urls_of_sentinels(make: Any) -> None:
+    """Hosts, the service, the database and both passwords arrive; the address is told without them."""
+    client = make("rediss+sentinel://ada:s%40cret@one:1,two/main/3?sentinel_password=secret&socket_timeout=9")
+    pool = client.connection_pool
+    options = pool.connection_kwargs
+    assert (options["username"], options["password"], options["db"]) == ("ada", "s@cret", 3)
+    assert options["socket_timeout"] == 9
+    assert issubclass(pool.connection_class, (redis.SSLConnection, redis.asyncio.SSLConnection))
+    for sentinel in pool.sentinel_manager.sentinels:
+        kept = sentinel.connection_pool.connection_kwargs
+        assert (kept["password"], kept["socket_timeout"]) == ("secret", 1)
+    assert where(client) == "one:1,two:26379/main/3"
+
+
+@pytest.mark.weather("Sentinel")
+@pytest.mark.parametrize("url", ["redis+sentinel://:secret@one", "redis+sentinel:///main", "redis+sentinel://one:x/m"])
+def test_urls_of_sentinels_that_lack_something_are_refused(url: str) -> None:
+    """No service, no host, no port that is a number: the error shows the form that is expected."""
+    with pytest.raises(
+        SettingsError, match=r"redis\+sentinel://user:password@host:26379,host2:26379/service/0"
+    ) as caught:
+        connection.sync_client(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.weather("Sentinel")
+def test_sentinels_that_are_away_are_told() -> None:
+    """In one line, with their addresses."""
+    assert "Redis at 127.0.0.1:1,127.0.0.1:2/main/0 does not answer" in told(
+        "redis+sentinel://:secret@127.0.0.1:1,127.0.0.1:2/main"
+    )
+
+
 # -- the shared client -----------------------------------------------------------------------------
 
 
@@ -359,8 +472,6 @@ def test_start_up_mistakes_are_told() -> None:
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as found:
         return int(found.getsockname()[1])
 

@@ -242,6 +242,11 @@ def test_previews_survive_hostile_objects() -> None:
         ("redis://:hunter2/x?y@db", "redis://***"),
         ("redis://db?password=x@hunter2", "redis://***"),
         ("redis://:hunter2#1@db", "redis://:***@db"),
+        ("db.example:6379/1", "db.example:6379/1"),
+        ("ada:hunter2", "***"),
+        ("ada:hunter2@db:6379", "***"),
+        ("redis+sentinel://ada:hunter2@a:1,b:2/main/0", "redis+sentinel://ada:***@a:1,b:2/main/0"),
+        ("redis+sentinel://a/main?sentinel_password=hunter2", "redis+sentinel://a/main?sentinel_password=***"),
     ],
 )
 def test_urls_are_shown_without_their_secrets(url: str, masked: str) -> None:

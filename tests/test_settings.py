@@ -116,6 +116,8 @@ def test_wrong_variables_are_named(monkeypatch: pytest.MonkeyPatch, name: str, t
         ({"queue": "a b"}, "queue 'a b' cannot be used"),
         ({"user": ""}, "user is empty"),
         ({"redis_url": "localhost"}, "redis_url"),
+        ({"redis_url": "localhost:6379"}, "setting redis_url is localhost:6379, expected redis://"),
+        ({"redis_url": f"ada:{SECRET}@db:6379"}, r"setting redis_url is \*\*\*, expected redis://"),
         ({"redis_url": f"http://u:{SECRET}@db"}, r"http://u:\*\*\*@db, expected redis://"),
         ({"adapter": "celery"}, "adapter"),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -191,3 +193,93 @@ async def test_a_dead_connection_for_wake_ups_is_noticed() -> None:
         with suppress(asyncio.CancelledError):
             await listening
         await client.aclose()
+
+
+@pytest.mark.fault(27)
+def test_row_27_a_replica_that_lacks_the_tail_costs_just_that(tmp_path: Path, kernels: list[Kernel]) -> None:
+    """The run goes on from the older point that the new primary knows: what is done again is the tail that was lost,
+    no crash is counted, and the fence still rises.
+    """
+    with two_servers() as (first, second), Proxy(first.socket) as front:
+        kernel = Kernel(front.url, tmp_path)
+        kernels.append(kernel)
+        with first.client() as plain:
+            worker = kernel.worker(plain)
+        run = kernel.enqueue()
+        kernel.await_item(run, 20)
+        with second.client() as plain:
+            plain.replicaof("NO", "ONE")  # from here on it hears of nothing
+            known = int(fields_of(plain, run)["done"])
+            kernel.await_item(run, known + 40)
+            first.kill()
+            front.lead_to(second.socket)
+            fields = await_end(plain, run, worker)
+            events = plain.xrange(keys.Keys(USER).user_events)
+        assert (fields["state"], fields["crashes"], fields["failures"]) == ("completed", "0", "0"), worker.said
+        before, after = (kernel.ledger.lines(run.id, "count", attempt) for attempt in (1, 2))
+        print(f"the new primary knew {known} items, {len(before)} were done: {len(before) - known} are done again")
+        assert [line.item for line in before] == list(range(len(before)))
+        assert [line.item for line in after] == list(range(known, ITEMS))
+        assert len(before) >= known + 40
+        assert max(line.fence for line in before) < min(line.fence for line in after)
+        numbers = [int(entry["n"]) for _, entry in events if entry["id"] == run.id]
+        assert numbers == list(range(1, len(numbers) + 1)) and numbers[-1] == int(fields["n"])
+        assert worker.process.poll() is None
+
+
+class SentinelProcess:
+    """A sentinel that watches a primary, and alone decides that it is gone."""
+
+    def __init__(self, primary: RedisServer, folder: Path) -> None:
+        self.port = free_port()
+        path = folder / "sentinel.conf"
+        path.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor main 127.0.0.1 {primary.port} 1\n"
+            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 6000\n"
+        )
+        with (folder / "sentinel.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [primary.program, str(path), "--sentinel"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def __enter__(self) -> SentinelProcess:
+        with redis.Redis(port=self.port, decode_responses=True) as plain:
+            wait_until(lambda: self._knows(plain), 30, "the sentinel has found the replica")
+        return self
+
+    def _knows(self, plain: redis.Redis) -> bool:
+        with suppress(redis.ConnectionError):
+            return any(int(one["slave-repl-offset"]) > 0 for one in plain.sentinel_slaves("main"))
+        return False
+
+    def __exit__(self, *exc: object) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+
+@pytest.mark.slow
+@pytest.mark.weather("Sentinel")
+def test_a_run_goes_on_where_sentinels_elect_another_primary(tmp_path: Path, kernels: list[Kernel]) -> None:
+    """The primary is killed in mid-run: worker, body and kernel ask the sentinels, of which one is dead, and go on."""
+    with two_servers() as (first, second), SentinelProcess(first, tmp_path) as sentinel:
+        kernel = Kernel(f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/main/0", tmp_path)
+        kernels.append(kernel)
+        with first.client() as plain:
+            worker = kernel.worker(plain)
+            run = kernel.enqueue()
+            kernel.await_item(run, 20)
+            worker.send(signal.SIGSTOP, everybody=True)
+            wait_until(lambda: plain.wait(1, 1000), 20, "the replica has all")
+        first.kill()
+        worker.send(signal.SIGCONT, everybody=True)
+        began, done = time.monotonic(), len(kernel.items(run))
+        kernel.await_item(run, done + 5)
+        print(f"went on {time.monotonic() - began:.2f} s after the primary was killed")
+        later = kernel.enqueue(3)
+        with second.client() as plain:
+            fields = await_end(plain, run, worker)
+            assert (fields["state"], fields["attempt"], fields["crashes"]) == ("completed", "1", "0"), worker.said
+            assert await_end(plain, later, worker)["state"] == "completed"
+        assert kernel.items(run) == list(range(ITEMS))
+        assert worker.process.poll() is None
+        assert "Traceback" not in worker.said

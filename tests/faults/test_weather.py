@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +19,10 @@ from nbjobs.leases import process_of
 from nbjobs.run import Run
 from nbjobs.settings import configure, set_current
 
+from .. import workjobs
+from ..homes import Home
 from ..support import ENDED, RedisServer, wait_until
+from ..workers import Ledger as WorkLedger
 from . import jobs
 from .ledger import Ledger
 from .processes import Worker
@@ -186,3 +192,33 @@ def test_no_error_of_redis_ends_a_worker_or_an_attempt(tmp_path: Path) -> None:
             wait_until(lambda: time.monotonic() > began + WEATHER, WEATHER + 5, "20 s pass", every=0.1)
         for world in worlds:
             world.check()
+
+
+@pytest.mark.weather("H2")
+def test_no_error_of_redis_ends_a_service_of_the_daemon(tmp_path: Path) -> None:
+    """All is forbidden for some seconds: then a killed worker is replaced, the run goes on, and the daemon, which has
+    said it in one line, leaves by itself when nobody needs it.
+    """
+    with Home(idle_exit=4) as home:
+        set_current(home.settings)
+        ledger = WorkLedger(tmp_path / "ledger")
+        run = workjobs.items.enqueue(ledger.path, 3000)
+        ledger.wait_for(20, PATIENCE)
+        daemon, plain = home.daemon(), connection.client()
+        plain.execute_command("ACL", "SETUSER", "default", "-@all", "+acl")
+        wait_until(
+            lambda: re.search(r"daemon\S* Redis at .* does not let this user", home.log()), 20, home.log, every=0.1
+        )
+        plain.execute_command("ACL", "SETUSER", "default", "+@all")
+        wait_until(lambda: "Redis answers again" in home.log(), PATIENCE, home.log)
+        os.kill(home.status()["workers"][0]["pid"], signal.SIGKILL)
+        ledger.open_gate()
+        assert run.result(timeout=PATIENCE) == 3000
+        assert home.daemon() == daemon
+        told = [line for line in home.log().splitlines() if "Waiting for it." in line]
+        assert len(told) == len({re.search(r"\[(\d+)\]", line)[1] for line in told}) >= 2, "a line of each process"
+        assert "Traceback" not in home.log()
+        plain.close()
+        connection.drop_client()
+        set_current(None)
+        wait_until(lambda: not daemon.is_running(), PATIENCE, lambda: f"it leaves: {home.log()}")
