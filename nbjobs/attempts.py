@@ -39,6 +39,7 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
+from . import words
 from .asked import Asked, Holding
 from .backoff import Backoff
 from .calls import ClaimReply, Command, Reply
@@ -60,6 +61,10 @@ FIELDS = [*TOLD, "state", "owner", "attempt", "v", "failures", "steps", "cursor"
 
 _NEW = {**dict.fromkeys(FIELDS), "state": "queued", "attempt": "0"}
 _BODY_LIMIT = 8_192
+_ENDED_BY_US = {
+    "stalled": "the event loop of its process was blocked and the process was ended",
+    "unheard": "its body closed the descriptor by which its process speaks with the worker, and the process was ended",
+}
 _WAITING = ("queued", "scheduled", "retrying")
 _LAST_MOMENT = 3.0
 _LONGEST_PAUSE = 2.0
@@ -317,6 +322,7 @@ class Attempts:
                 fate,
                 signal=signal.Signals(end.signal).name if end.signal else None,
                 code=end.code or None,
+                memory=_shortage(end) or None,
                 last_lines=end.last_lines if end.died else None,
                 queue=code != "not_found",  # that one is put back for some seconds: the sweeper finds it
             )
@@ -443,7 +449,12 @@ def _claim_of(candidate: Candidate, held: Held, reply: ClaimReply) -> Claim:
 
 def _reason(end: End) -> str:
     """Returns why an attempt without fault ended; a shared process that is killed is so for another run's sake."""
-    return "child_died" if end.reason in ("", "killed") else end.reason
+    return "child_died" if end.reason in ("", "killed", "unheard") else end.reason
+
+
+def _shortage(end: End) -> str:
+    """Returns how short memory was where that has probably ended the process."""
+    return f"probably out of memory: peak {words.size(end.peak or 0)} of {words.size(end.out_of)}" if end.out_of else ""
 
 
 def _fate(end: End) -> str:
@@ -454,8 +465,9 @@ def _fate(end: End) -> str:
         return "its process was ended with another run's body, which did not stop"
     if end.reason == "no child":
         return f"no process could be started for it: {' '.join(end.last_lines)}"
-    if end.reason == "stalled":
-        return "the event loop of its process was blocked and the process was ended"
+    if end.reason in _ENDED_BY_US:
+        return _ENDED_BY_US[end.reason]
     if end.signal:
-        return f"its process was ended by signal {signal.Signals(end.signal).name}"
+        told = f"its process was ended by signal {signal.Signals(end.signal).name}"
+        return f"{told}, {_shortage(end)}" if end.out_of else told
     return f"its process ended with code {end.code}" if end.code is not None else "its process is gone"

@@ -73,6 +73,14 @@ def was_busy(pid: int) -> bool:
         return False
 
 
+def is_ending(pid: int) -> bool:
+    """Whether a process has given up its memory already, though nobody has reaped it yet; False where none can tell."""
+    try:
+        return Path(f"/proc/{pid}/statm").read_bytes().startswith(b"0 ")
+    except OSError:
+        return False
+
+
 def stay_on_signals() -> None:
     """SIGINT, SIGTERM and SIGHUP do nothing: the worker decides, over the socket.
 

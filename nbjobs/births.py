@@ -168,7 +168,13 @@ class Births:
         if op == "exit":
             for child in list(self._children.values()):
                 if child.pid == message["pid"]:
-                    child.exited(message["code"], message["signal"], busy=message["busy"])
+                    child.exited(
+                        message["code"],
+                        message["signal"],
+                        busy=message["busy"],
+                        peak=message["peak"],
+                        out_of=message["out_of"],
+                    )
             return
         born = self._children[message["name"]]
         if op == "pid":

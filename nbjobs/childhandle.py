@@ -11,10 +11,12 @@ import signal
 import socket
 import time
 from collections import deque
+from dataclasses import replace
 from typing import Protocol
 
 import msgspec
 
+from . import birth
 from .lines import Line
 from .output import READ_LIMIT, Pipe
 from .running import LAST_LINES, Claim, End, OnOutput, PoolError, Running
@@ -124,7 +126,9 @@ class ChildHandle:
         self.retiring = True
         self._link.half_close()
 
-    def exited(self, code: int | None, number: int | None, *, busy: bool = False) -> None:
+    def exited(
+        self, code: int | None, number: int | None, *, busy: bool = False, peak: int | None = None, out_of: int = 0
+    ) -> None:
         """It is dead, perhaps in a body: reads what it still had to say, then ends its runs."""
         if self.gone:
             return
@@ -140,7 +144,7 @@ class ChildHandle:
         self._fail(self._stillborn(code, number))
         for running in self._take_runs():
             running.started = running.started or busy
-            running.end(self._death(running, code, number))
+            running.end(replace(self._death(running, code, number), peak=peak, out_of=0 if self.reason else out_of))
         self._owner.on_gone(self)
 
     def failed(self, why: str) -> None:
@@ -265,4 +269,4 @@ class ChildHandle:
     def _kill_if_alive(self) -> None:
         # It cannot hear us any more. A retiring one is given the time that its owner gives it.
         if not self.gone and not self.retiring and self.pid:
-            self._owner.request({"op": "kill", "pid": self.pid})
+            self.kill("" if birth.is_ending(self.pid) else "unheard")

@@ -28,6 +28,7 @@ class Payload(msgspec.Struct, frozen=True):
     after: Any = None
     reason: Any = None
     signal: Any = None
+    memory: Any = None
     step: Any = None
     steps: Any = None
     cursor: Any = None

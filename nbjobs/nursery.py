@@ -6,8 +6,9 @@ reaps here, so that a process id never means two processes.
 
 What it is told: ``init`` with the `Upbringing`; ``fork {name}`` with three descriptors (socket, stdout,
 stderr); ``kill {pid}``; ``signal {pid, number}``. What it answers: ``pid {name, pid}`` or
-``failed {name, why}``; later ``exit {pid, code, signal, busy}``, when it has also killed what was left of that
-child's process group; `busy` where a body was under way.
+``failed {name, why}``; later ``exit {pid, code, signal, busy, peak, out_of}``, when it has also killed what was left of
+that child's process group; `busy` where a body was under way, `out_of` how much memory there was where the child has
+probably died for want of it.
 At the end of the socket it kills whatever lives. It sets no parent-death signal on itself: it would die of
 it before it had killed anybody.
 """
@@ -29,6 +30,8 @@ import msgspec
 
 from . import birth
 from .child import Upbringing, live
+from .shortage import Shortage
+from .vitals import peak_bytes
 from .wire import Channel, Message
 
 _CHILD_SOCKET = 3  # of an executed child
@@ -54,6 +57,7 @@ class Nursery:
         self._channel = channel
         self._children: dict[int, str] = {}
         self._init: Message = {}
+        self._shortage = Shortage()
 
     def serve(self) -> tuple[Newborn, Upbringing] | None:
         """Returns None when the worker is gone and every child dead; in a forked child, what it shall be."""
@@ -126,16 +130,17 @@ class Nursery:
 
     def _reap(self) -> None:
         while (death := self._next_death()) is not None:
-            pid, status, busy = death
+            pid, status, peak, busy = death
             name = self._children.pop(pid, None)
             self._kill_orphans()
             if name is not None:
                 code = os.waitstatus_to_exitcode(status)
                 how = {"code": None, "signal": -code} if code < 0 else {"code": code, "signal": None}
-                self._tell({"op": "exit", "pid": pid, "busy": busy, **how})
+                out_of = self._shortage.explains(peak) if code == -signal.SIGKILL else 0
+                self._tell({"op": "exit", "pid": pid, "busy": busy, "peak": peak, "out_of": out_of, **how})
 
-    def _next_death(self) -> tuple[int, int, bool] | None:
-        """Reaps one dead child and answers whether it was busy; kills what is left of its group."""
+    def _next_death(self) -> tuple[int, int, int, bool] | None:
+        """Reaps one dead child and answers its status, its peak memory and whether it was busy; kills its group."""
         try:
             if sys.platform == "linux":
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -144,12 +149,13 @@ class Nursery:
                 # Not reaped yet, so the group's id is still its own.
                 self._signal_group(found.si_pid, signal.SIGKILL)
                 busy = birth.was_busy(found.si_pid)
-                return (*os.waitpid(found.si_pid, 0), busy)
-            pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, used = os.wait4(found.si_pid, 0)
+                return pid, status, peak_bytes(used), busy
+            pid, status, used = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
             return None
         self._signal_group(pid, signal.SIGKILL)
-        return (pid, status, False) if pid else None
+        return (pid, status, peak_bytes(used), False) if pid else None
 
     def _kill_orphans(self, *, all_of_them: bool = False) -> None:
         """Kills programs that left their child's group and outlived it."""

@@ -63,10 +63,12 @@ class End:
         started: the body had begun; where not, its death says nothing about it.
         shared: the child had other runs as well, so this one need not be to blame.
         reason: why the pool ended it: ``killed`` (`Pool.kill`), ``stalled``, ``nursery`` (the helper
-            died), ``closed``, ``no child`` (none could be started); empty where it ended by itself.
+            died), ``closed``, ``no child`` (none could be started), ``unheard`` (it closed its socket);
+            empty where it ended by itself.
         overdue: the timeout of an attempt whose process was ended because it did not stop then; else 0.
         cpu: seconds used, with the body's own programs; None where unknown or not told apart.
         peak: the process's peak memory in bytes; None likewise.
+        out_of: bytes that there were to use where it has probably died for want of memory; else 0.
         last_lines: the last lines printed, for the event of a death.
     """
 
@@ -81,6 +83,7 @@ class End:
     overdue: float = 0.0
     cpu: float | None = None
     peak: int | None = None
+    out_of: int = 0
     last_lines: list[str] = field(default_factory=list)
 
 

@@ -262,7 +262,7 @@ def _interrupt(view: RunView, p: Payload, now: int) -> Changes:
         "in_step": False,
         "after": reason,
         "description": text(p.description),
-        "signal": text(p.signal, 40),
+        "signal": ", ".join(filter(None, (text(p.signal, 40), text(p.memory, 80)))),
     }
     if "changed" in reason:
         changes["marks"] = _marked(view, "changed")

@@ -7,8 +7,9 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
+
+from .shortage import memory_there_is
 
 if sys.platform != "win32":
     import resource
@@ -77,8 +78,12 @@ def _cpu_seconds() -> float:
 def _max_rss() -> int:
     if sys.platform == "win32":
         return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_bytes(resource.getrusage(resource.RUSAGE_SELF))
+
+
+def peak_bytes(used: resource.struct_rusage) -> int:
+    """The peak memory in what the kernel tells of a process."""
+    return used.ru_maxrss if sys.platform == "darwin" else used.ru_maxrss * 1024
 
 
 def status_bytes(field: bytes) -> int:
@@ -107,10 +112,4 @@ def memory_limit(children: int) -> int:
     >>> memory_limit(children=1) >= memory_limit(children=64) >= 256 * 1024 * 1024
     True
     """
-    try:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        total = 8 << 30
-    with contextlib.suppress(OSError, ValueError):  # "max" where the container has no limit
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_bytes()))
-    return max(256 * MIB, total // (2 * (children + 1)))
+    return max(256 * MIB, memory_there_is() // (2 * (children + 1)))

@@ -24,14 +24,18 @@ def nursery() -> Iterator[HandNursery]:
 
 
 def test_a_child_is_born_and_its_end_is_told(nursery: HandNursery) -> None:
-    """The nursery answers with the process id, later with exit code or signal, and whether a body was under way."""
+    """The nursery answers with the process id, later with how it ended, its peak memory, and whether a body ran."""
     first, second = nursery.bear("one"), nursery.bear("two")
     first.run("exits", 7)
-    assert nursery.next() == {"op": "exit", "pid": first.pid, "code": 7, "signal": None, "busy": True}
+    end = nursery.next()
+    assert 1 << 20 < end.pop("peak") < 1 << 30
+    assert end == {"op": "exit", "pid": first.pid, "code": 7, "signal": None, "busy": True, "out_of": 0}
     second.result("renames_process")
     os.kill(second.pid, signal.SIGKILL)
-    assert nursery.next() == {
-        "op": "exit", "pid": second.pid, "code": None, "signal": signal.SIGKILL, "busy": False
+    end = nursery.next()
+    del end["peak"]
+    assert end == {
+        "op": "exit", "pid": second.pid, "code": None, "signal": signal.SIGKILL, "busy": False, "out_of": 0
     }  # fmt: skip
 
 

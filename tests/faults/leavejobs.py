@@ -17,12 +17,13 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from nbjobs import notify
+from nbjobs import context, notify
 from nbjobs.jobs import job
 from nbjobs.stepping import step
 
 from .jobs import write
 
+CHUNK, MOST = 1 << 22, 1 << 30  # bytes that `hungry` takes
 RINGS = 0.2  # seconds until a timer rings that a job has left
 
 setting: ContextVar[str] = ContextVar("setting", default="unset")
@@ -125,3 +126,22 @@ def lazy(path: str, seconds: float, gate: str) -> int:
 
 def _missing(name: str) -> Any:
     raise ImportError(f"no {name}: the library behind it is not installed")
+
+
+@job
+def hungry(path: str, total: int, at: int, seconds: float) -> int:
+    """A loop whose item `at` takes all memory there is, in the first attempt."""
+    for item in step.each("count", range(total)):
+        time.sleep(seconds)
+        if item == at and context.carrier()._claim.attempt == 1:
+            taken = [b"x" * CHUNK for _ in range(MOST // CHUNK)]
+            raise AssertionError(f"{len(taken) * CHUNK} bytes could be had")
+        write(path, "count", item)
+    return total
+
+
+@job
+def deaf() -> None:
+    """Close every descriptor that a tidy program of old would."""
+    os.closerange(3, 256)
+    time.sleep(60)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+
 import pytest
 
+from nbjobs import words
 from nbjobs.upkeep import LOOK
 
 from ..support import wait_until
 from . import leavejobs
+from .cgroups import bounded, enter, needs_linux
+from .checker import check, check_repeats
 from .stage import PATIENCE, Stage
 
 
@@ -56,3 +63,43 @@ def test_a_module_that_raises_ends_no_watch(stage: Stage) -> None:
         gate.touch()
     stage.await_end(run)
     assert leavejobs.pid.enqueue().result(PATIENCE) == run.result(), stage.logs()
+
+
+ITEMS, HUNGRY, SECONDS = 300, 120, 0.003
+MEMORY = 192 << 20  # bytes for a worker and all below it
+
+
+@needs_linux
+@pytest.mark.fault(15)
+@pytest.mark.weather("A5")
+def test_row_15_a_child_that_runs_out_of_memory_costs_a_moment(stage: Stage) -> None:
+    """The kernel ends a process for want of memory: the run goes on where it was, and is told why; others are not."""
+    with bounded(MEMORY) as group:
+        worker = stage.worker(ready=False)
+        enter(group, worker.pid)
+        stage.wait_for(worker)
+        run = stage.enqueue(leavejobs.hungry, stage.path, ITEMS, HUNGRY, SECONDS)
+        os.kill(stage.await_attempt(run, 2).pid, signal.SIGKILL)
+        stage.await_end(run)
+        worker.close()
+    check(stage, run, ITEMS)
+    check_repeats(stage, run, crashes={n: stage.ledger.lines(run.id, "count", n)[-1].ns for n in (1, 2)})
+    hungry, killed = stage.payloads(run, "job.interrupt")
+    assert [(one["reason"], one["signal"]) for one in (hungry, killed)] == [("child_died", "SIGKILL")] * 2
+    told = re.fullmatch(r"probably out of memory: peak ([\d.]+ MB) of (.+)", hungry["memory"])
+    assert told and told[2] == words.size(MEMORY), hungry
+    assert hungry["description"] == f"its process was ended by signal SIGKILL, {told[0]}"
+    assert [one.signal for one in run.view.attempts[:2]] == [f"SIGKILL, {told[0]}", "SIGKILL"]
+    assert "memory" not in killed, "what somebody else has killed did not run out of it"
+
+
+@pytest.mark.weather("A5")
+def test_a_body_that_closes_its_workers_descriptor_is_told_so(stage: Stage) -> None:
+    """A process that can no longer speak with its worker is ended, and the run says why."""
+    stage.worker(crash_wait="0,0,0")
+    run = stage.enqueue(leavejobs.deaf)
+    stage.await_end(run, "dead")
+    told = {one["description"] for one in stage.payloads(run, "job.interrupt")}
+    assert told == {
+        "its body closed the descriptor by which its process speaks with the worker, and the process was ended"
+    }
