@@ -32,13 +32,12 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Protocol, TypeVar
 
-from . import around
+from . import around, forks
 from . import event as _event
 from .around import (
     check_tags,
@@ -140,7 +139,7 @@ class EventReporter:
         self.filter_parameters: list[Parameter] = list(DEFAULTS)
         self.clock: Callable[[], int] = time.time_ns
         self._filter = ParameterFilter(self.filter_parameters)
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._subscriptions: tuple[_Subscription, ...] = ()
         self._routes: dict[str, tuple[_Subscription, ...]] = {}
         for subscriber in subscribers:

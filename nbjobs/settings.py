@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, default
 from traitlets.config import Config, Configurable
 from traitlets.config.loader import LazyConfigValue
 
+from . import forks
 from .environment import Environment, default_user, environment
 from .errors import SettingsError
 from .keys import check_queue
@@ -251,7 +251,7 @@ NAMES: tuple[str, ...] = tuple(sorted(NbJobs.class_own_traits(config=True)))
 """Names of all settings."""
 
 
-_lock = threading.Lock()
+_lock = forks.lock()
 _current: NbJobs | None = None
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Generator
 from typing import Any, NoReturn, TypeVar
 
-from . import shown
+from . import forks, shown
 from .beside import beside
 from .errors import Interrupt, InvalidStepError
 from .leaving import Halt, OpenLoop
@@ -57,7 +56,7 @@ class Standing:
         self.fence = fence
         self.is_async = is_async
         self.accepted = accepted
-        self.lock = threading.RLock()
+        self.lock = forks.rlock()
         self.ended: list[Ended] = []
         self.results: list[tuple[str, str]] = []
         self._world = world

@@ -60,6 +60,9 @@ class Mutant(NamedTuple):
     tests: tuple[str, ...]
 
 
+LEAVES = "tests/faults/test_leaves.py"
+
+
 MUTANTS = [
     Mutant(
         "what a dead worker held is given back after the back-off",
@@ -627,6 +630,41 @@ MUTANTS = [
         "except BaseException:  # redis-py leaves",
         "except ZeroDivisionError:  # redis-py leaves",
         (f"{CONNECTION}::test_a_connection_whose_login_was_refused_is_not_used",),
+    ),
+    Mutant(
+        "a timer that a body has left goes on",
+        "upkeep.py",
+        "self._rang = stop_timers() or self._rang",
+        "pass",
+        (f"{LEAVES}::test_what_a_body_leaves_in_its_process_meets_no_other_run",),
+    ),
+    Mutant(
+        "a process runs bodies of any user",
+        "pool.py",
+        'if child.usable and child.user in (user, "")]',
+        "if child.usable]",
+        (f"{LEAVES}::test_a_process_runs_the_bodies_of_one_user",),
+    ),
+    Mutant(
+        "a context outlives its body",
+        "runner.py",
+        "contextvars.copy_context().run(self._run_body, *prepared)",
+        "self._run_body(*prepared)",
+        (f"{LEAVES}::test_a_value_of_a_context_variable_ends_with_its_run",),
+    ),
+    Mutant(
+        "a look that raises ends the ticker",
+        "ticker.py",
+        "except BaseException:  # a body's code",
+        "except KeyError:  # a body's code",
+        ("tests/test_ticker.py",),
+    ),
+    Mutant(
+        "a fork finds the locks of other threads held",
+        "forks.py",
+        "made._at_fork_reinit()  # as",
+        "pass  # as",
+        (f"{LEAVES}::test_a_fork_of_a_body_finds_no_lock_held",),
     ),
 ]
 

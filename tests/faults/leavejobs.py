@@ -13,7 +13,7 @@ import threading
 import time
 import types
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +145,49 @@ def deaf() -> None:
     """Close every descriptor that a tidy program of old would."""
     os.closerange(3, 256)
     time.sleep(60)
+
+
+@job
+def forks(count: int, patience: float) -> int:
+    """Fork while another thread holds the attempt's lock, most of the time; return how many forks hung."""
+    over, around = threading.Event(), copy_context()
+
+    def tell() -> None:
+        while not over.is_set():
+            notify("from.a.thread", text="x" * 1000)
+
+    threads = [threading.Thread(target=copy.run, args=(tell,)) for copy in (around, around.copy())]
+    for thread in threads:
+        thread.start()
+    hung = sum(_hangs(patience) for _ in range(count))
+    over.set()
+    for thread in threads:
+        thread.join()
+    return hung
+
+
+def _hangs(patience: float) -> bool:
+    pid = os.fork()
+    if pid == 0:
+        notify("from.a.fork")
+        step("in a fork", os._exit, 0)
+    until = time.monotonic() + patience
+    while not os.waitpid(pid, os.WNOHANG)[0]:
+        if time.monotonic() > until:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return True
+        time.sleep(0.001)
+    return False
+
+
+@job
+def everything() -> list[str]:
+    """Use each kind of step; return which modules of nbjobs were loaded for it."""
+    before = set(sys.modules)
+    step("first", len, [])
+    step.map("rows", abs, range(3))
+    list(step.each("rows of a loop", range(3)))
+    notify("all.done", at=time.time())
+    pid.options(delay=3600, id="a-child").enqueue().cancel()
+    return sorted(name for name in set(sys.modules) - before if name.startswith("nbjobs"))

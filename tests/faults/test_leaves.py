@@ -103,3 +103,19 @@ def test_a_body_that_closes_its_workers_descriptor_is_told_so(stage: Stage) -> N
     assert told == {
         "its body closed the descriptor by which its process speaks with the worker, and the process was ended"
     }
+
+
+def test_a_fork_of_a_body_finds_no_lock_held(stage: Stage) -> None:
+    """A program that a body forks while other threads notify may notify too, and begin steps: it never hangs."""
+    stage.worker()
+    run = stage.enqueue(leavejobs.forks, 100, 10.0)
+    stage.await_end(run)
+    assert run.result() == 0
+
+
+def test_the_nursery_has_loaded_what_bodies_need_of_nbjobs(stage: Stage) -> None:
+    """Whatever a body uses is of the version that its worker is of, though nbjobs was upgraded in place since."""
+    stage.worker()
+    run = leavejobs.everything.enqueue()
+    stage.await_end(run)
+    assert run.result() == []
