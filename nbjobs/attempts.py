@@ -135,6 +135,7 @@ class Attempts:
         self._signed: dict[str, int] = {}
         self._newer: set[str] = set()
         self._newer_until = 0.0
+        self._not_found: set[tuple[str, str]] = set()
 
     def free(self, kind: str) -> int:
         """Returns how many more runs of a kind may be claimed."""
@@ -302,6 +303,8 @@ class Attempts:
         code = outcome.get("code", "")
         if code == "fenced":
             logger.warning("run %s: a write of its body was refused, and the body has ended", held.run)
+        if code == "not_found":
+            self._tell_not_found(held, outcome.get("description", ""))
         if not end.died and outcome.get("state") in ENDED:
             self._suspects.clear(_suspect(held))
             return  # where that is not so, because Redis fell back since, the sweeper finds it by the lease
@@ -329,6 +332,14 @@ class Attempts:
         )
         if reply is not None and reply.code == "OK":
             logger.warning("run %s: %s; it is %s now", held.run, fate, reply.state)
+
+    def _tell_not_found(self, held: Held, why: str) -> None:
+        """Say why a job cannot be had here, once for each user: its runs try again every few seconds."""
+        if (held.keys.u, why) not in self._not_found:
+            if len(self._not_found) > _REMEMBERED:
+                self._not_found.clear()
+            self._not_found.add((held.keys.u, why))
+            logger.warning("run %s of %s: %s", held.run, held.user, why)
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T | None:
         """Calls until Redis answers; None where it does not and this worker ends. An error of the call is raised."""

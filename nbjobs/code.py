@@ -134,7 +134,8 @@ def load(data: bytes) -> Any:
     if packed.python != PYTHON:
         raise CodeRefused(
             f"The job {packed.name} was sent by value from Python {packed.python}, this worker has Python {PYTHON}. "
-            f"Start a worker with Python {packed.python}, or move the job to a module that both can import."
+            f"Start a worker with Python {packed.python}, or move the job to a module that both can import.",
+            reason="other_python",
         )
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main  # before: pickle and the spawn pools of a body look names up in it

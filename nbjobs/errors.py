@@ -103,7 +103,15 @@ class JobNotFound(NbjobsError):
 
 
 class CodeRefused(JobNotFound):
-    """Code by value is not accepted here, or belongs to another version of Python."""
+    """Code by value is not accepted here, or belongs to another version of Python.
+
+    Attributes:
+        reason: which of the two, in one word: ``not_accepted`` or ``other_python``.
+    """
+
+    def __init__(self, message: str, *, reason: str = "not_accepted") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class RunError(NbjobsError):

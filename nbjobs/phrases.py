@@ -36,6 +36,8 @@ _AFTER = {
     "isolating": "the next step runs in an attempt of its own",
     "waiting": "it waited for another run",
     "not_found": "no worker finds its code yet",
+    "not_accepted": "its worker takes no code from notebooks (start it with NBJOBS_ACCEPT_CODE=true)",
+    "other_python": "its worker has another version of Python than its notebook",
     "lease_lost": "its worker fell silent",
     "child_died": "its process died",
     "worker_died": "its worker died",
@@ -202,6 +204,16 @@ def reason(after: str, signal: str = "") -> str:
     """
     told = _AFTER.get(after, "")
     return f"{told} ({signal})" if told and signal else told
+
+
+def hindrance(view: RunView) -> str:
+    """Why a run cannot begin until somebody does something about its worker; nothing where it can.
+
+    >>> from nbjobs.runview import RunView
+    >>> hindrance(RunView(run="r1", state="queued", after="other_python"))
+    'its worker has another version of Python than its notebook'
+    """
+    return reason(view.after) if view.state in _WAITING and view.after in ("not_accepted", "other_python") else ""
 
 
 def error(view: RunView) -> str:

@@ -7,10 +7,12 @@ variable, a restarted kernel or a closed laptop change nothing for it.
 from __future__ import annotations
 
 import asyncio
+import time
+import warnings
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from typing import Any, Protocol
 
-from . import connection, control, history, stream
+from . import connection, control, history, phrases, stream
 from .errors import RunLost
 from .events import Event
 from .history import Gap, LogLine
@@ -133,7 +135,8 @@ class Run:
     def wait(self, timeout: float | None = None) -> Run:
         """Wait for the run's end, in any way; return the run.
 
-        A job that waits for another run lends that run its place among the worker's processes.
+        A job that waits for another run lends that run its place among the worker's processes. Where the run cannot
+        begin until somebody does something about its worker, a warning says so.
 
         Args:
             timeout: seconds to wait at most; None waits as long as it takes.
@@ -141,8 +144,13 @@ class Run:
         Raises:
             TimeoutError: it has not ended by then. It goes on.
         """
+        until = None if timeout is None else time.monotonic() + timeout
         with lent_place(), stream.follower(self.user).watch(self.id) as watch:
-            if not watch.wait_for(_has_ended, timeout):
+            view = watch.wait_for(lambda view: _has_ended(view) or bool(phrases.hindrance(view)), timeout)
+            if view is not None and not _has_ended(view):
+                self._warn(view)
+                view = watch.wait_for(_has_ended, None if until is None else max(0.0, until - time.monotonic()))
+            if view is None:
                 raise TimeoutError(f"Run {self.id} has not ended within {timeout} s; it is {self.state} and goes on.")
         return self
 
@@ -150,10 +158,15 @@ class Run:
         """As ``wait``, without blocking the event loop."""
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
+        warned = False
 
         def see(view: RunView) -> None:
+            nonlocal warned
             if _has_ended(view):
                 loop.call_soon_threadsafe(ended.set)
+            elif phrases.hindrance(view) and not warned:
+                warned = True
+                loop.call_soon_threadsafe(self._warn, view)
 
         with lent_place(), stream.follower(self.user).watch(self.id, see):
             await asyncio.wait_for(ended.wait(), timeout)
@@ -284,6 +297,9 @@ class Run:
         return f"<Run {self.id}>"
 
     # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _warn(self, view: RunView) -> None:
+        warnings.warn(f"Run {self.id} of {view.job} waits: {phrases.hindrance(view)}.", stacklevel=3)
 
     def _read(self, *names: str) -> Sequence[str | None]:
         return Store(connection.client(), self.user, current()).read(self.id, *names)

@@ -303,7 +303,8 @@ class Attempt:
     def _put_back(self, error: BaseException) -> Outcome:
         waited = insist(lambda: self._store.since(self.claim.run, "missing_since"))
         outcome = "paused" if waited > NOT_FOUND_LIMIT else "released"
-        ended = self._close(Ending(outcome, {"reason": "not_found", "description": str(error)}, bounded=True))
+        reason = error.reason if type(error) is CodeRefused else "not_found"
+        ended = self._close(Ending(outcome, {"reason": reason, "description": str(error)}, bounded=True))
         return msgspec.structs.replace(ended, code="not_found" if ended.code == "released" else ended.code)
 
     def _close(self, ending: Ending) -> Outcome:

@@ -9,6 +9,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import arq.worker
 import pytest
 import redis
 
-from nbjobs import Gap, Run, attach, connection, keys
+from nbjobs import Gap, Run, attach, connection, job, keys, phrases
 from nbjobs.entry import TOLD, entry_commands
 from nbjobs.face import face
 from nbjobs.keys import Keys
@@ -537,3 +538,34 @@ def test_a_module_that_cannot_be_imported_is_told_before_the_start() -> None:
     check_modules(["json"])
     with pytest.raises(Exception, match=r"no_such_module cannot be imported by .*ModuleNotFoundError"):
         check_modules(["no_such_module"])
+
+
+@pytest.mark.weather("A3")
+async def test_a_worker_that_takes_no_code_is_named_with_what_to_type(url: str) -> None:
+    """By the card, the terminal, whoever waits, and once by the worker's log."""
+
+    @job
+    def of_a_notebook() -> None: ...
+
+    why = r"takes no code from notebooks \(start it with NBJOBS_ACCEPT_CODE=true\)"
+    with Worker(url) as worker:
+        runs = [of_a_notebook.enqueue(), of_a_notebook.enqueue()]
+        for run in runs:
+            canceller = threading.Thread(target=cancel_once_hindered, args=(run,))
+            canceller.start()
+            with pytest.warns(UserWarning, match=why):
+                assert run.wait(timeout=20) is run
+            canceller.join(5)
+        assert worker.log.count("takes no code from notebooks. Start it with NBJOBS_ACCEPT_CODE=true") == 1
+        again = of_a_notebook.enqueue()
+        canceller = threading.Thread(target=cancel_once_hindered, args=(again,))
+        canceller.start()
+        with pytest.warns(UserWarning, match=why):
+            await again.await_end(timeout=20)
+        canceller.join(5)
+
+
+def cancel_once_hindered(run: Run) -> None:
+    wait_until(lambda: run.state == "queued" and phrases.hindrance(run.view), 15, "it says what hinders it")
+    assert "takes no code from notebooks" in phrases.note(run.view)
+    wait_until(lambda: run.cancel() == "cancelled" or run.state == "cancelled", 5)
