@@ -17,6 +17,7 @@ from ..support import RedisServer, wait_until
 from .totals import Totals
 from .worlds import PATIENCE, USER_EVENTS, Fault, World, bodies, kill
 
+STOPS = 20  # of workers, after which a write of one of them must have been refused
 QUEUE, LEASE, RENEW, SWEEP, GRACE = "chaos", 2.5, 0.4, 0.5, 5.0
 
 
@@ -129,7 +130,7 @@ class Own(World):
                     one.send_signal(signal.SIGCONT)
             place.troubled = False
 
-        self.later(self.dice.uniform(0.5, LEASE + 3), wake)
+        self.later(self.dice.uniform(LEASE, LEASE + 4), wake)
 
     def deploy(self) -> None:
         """SIGTERM; the next one starts beside it."""
@@ -233,6 +234,10 @@ class Own(World):
         return any(f"-{place.worker.pid}-" in sign for sign in signs)
 
     def close(self) -> None:
+        if self.totals.faults["worker stopped"] >= STOPS and not self.totals.refused:
+            self.totals.find(
+                "nothing shown", "no write of a worker that was stopped for longer than its lease was refused"
+            )
         super().close()
         for place in self.places:
             place.worker.send(signal.SIGTERM)
