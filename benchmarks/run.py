@@ -22,7 +22,7 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results.json"
-SUBJECTS = ("loop", "commit", "reporter", "start", "rate", "flood", "processes", "embedded", "imports", "dom")
+SUBJECTS = ("loop", "commit", "reporter", "start", "rate", "flood", "sweep", "processes", "embedded", "imports", "dom")
 TIMEOUT = 900.0  # seconds for a subject
 
 Result = dict[str, Any]

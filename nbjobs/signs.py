@@ -83,10 +83,8 @@ class Renewal:
     async def sign(self) -> None:
         """Says that this worker lives, and that Redis is prepared; a card shows when nobody does."""
         await self._leases.prepare()
+        now = await self._leases.tell_time()
         with translated(self._leases.client):
-            seconds, micros = await self._leases.client.time()
-            now = seconds * 1000 + micros // 1000
-            self._leases.clock.heard(now)
             self._since = self._since or now
             about = msgspec.json.encode(About.of(self._settings, self._since))
             pipe = self._leases.client.pipeline(transaction=False)

@@ -34,6 +34,8 @@ GARBAGE = "tests/test_store_garbage.py"
 ENDINGS, ENDS, ATTEMPTS = "tests/test_endings.py", "tests/faults/test_ends.py", "tests/test_attempts.py"
 TENANTS = "tests/faults/test_tenants.py"
 
+JUMPS, SWEEPER = "tests/test_store_jumps.py", "tests/test_sweeper.py"
+
 COMES_NEXT = f"{ZOMBIES}::test_row_08_a_zombie_is_refused_though_its_number_comes_next"
 LONG_CALL = f"{ZOMBIES}::test_row_10_an_item_that_holds_the_interpreter_keeps_its_lease"
 NOT_SENT = f"{POINTS}::test_row_05_an_item_whose_commit_was_not_sent_is_repeated"
@@ -238,8 +240,8 @@ MUTANTS = [
     Mutant(
         "an ended lease is not seen",
         "scripts/lapse.lua",
-        "elseif num(run.lease_until) > now then",
-        "elseif true then",
+        "if ends > earliest and not impossible then",
+        "if true then",
         (KILLED,),
     ),
     Mutant(
@@ -665,6 +667,69 @@ MUTANTS = [
         "made._at_fork_reinit()  # as",
         "pass  # as",
         (f"{LEAVES}::test_a_fork_of_a_body_finds_no_lock_held",),
+    ),
+    Mutant(
+        "a jump of the clock is not noticed",
+        "clock.py",
+        "elif abs(self._ahead - before) > self._tolerance:",
+        "elif False:",
+        ("tests/test_clock.py::test_after_a_jump_both_times_are_possible",),
+    ),
+    Mutant(
+        "a lease is over as soon as it is so by Redis",
+        "scripts/lapse.lua",
+        "if ends > earliest and",
+        "if ends > now and",
+        (f"{JUMPS}::test_a_lease_is_over_when_it_is_so_by_both_bounds",),
+    ),
+    Mutant(
+        "a lease of before the clock was set back lasts for hours",
+        "scripts/lapse.lua",
+        "if ends > earliest and not impossible then",
+        "if ends > earliest then",
+        (f"{JUMPS}::test_a_lease_that_no_claim_could_give_is_over",),
+    ),
+    Mutant(
+        "a wait of before the clock was set back lasts for hours",
+        "scripts/lapse.lua",
+        "if wait > 0 and at > latest + wait then",
+        "if false then",
+        (f"{JUMPS}::test_a_wait_begins_again_where_the_clock_was_set_back",),
+    ),
+    Mutant(
+        "a sweeper takes what its own worker holds",
+        "leases.py",
+        "self._renewal(held) if holds(held.owner) else self._look(held, bounds)",
+        "self._look(held, bounds)",
+        (f"{SWEEPER}::test_what_a_worker_holds_itself_is_renewed",),
+    ),
+    Mutant(
+        "each worker of a fleet sweeps",
+        "sweeper.py",
+        "if name == self._name:\n            await",
+        "if True:\n            await",
+        (f"{SWEEPER}::test_a_fleet_sweeps_once",),
+    ),
+    Mutant(
+        "a lock of before the clock was set back lasts for hours",
+        "sweeper.py",
+        "if name == self._name or not 0 <= left <= 2 * ms:",
+        "if name == self._name:",
+        (f"{SWEEPER}::test_a_lock_that_would_last_for_hours_is_put_right",),
+    ),
+    Mutant(
+        "keys of a user who has left never end",
+        "tidying.py",
+        "            pipe.pexpire(key, ms)\n",
+        "            pass\n",
+        ("tests/test_tidying.py::test_nothing_is_left_of_a_user_whose_runs_have_expired",),
+    ),
+    Mutant(
+        "what was to end of a user who comes back does",
+        "scripts/_head.lua",
+        "    for i = 4, 5 do redis.call('PERSIST', KEYS[i]) end\n",
+        "",
+        ("tests/test_tidying.py::test_a_user_who_comes_back_is_kept",),
     ),
 ]
 
