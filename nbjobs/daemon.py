@@ -22,6 +22,7 @@ from typing import Any
 
 from . import redis_server
 from .backoff import Backoff
+from .connection import FAILURES, RedisError
 from .directories import forget, identity, sheltered
 from .errors import EmbeddedError, NbjobsError
 from .keeper import Keeper, Wanted
@@ -179,7 +180,7 @@ class Daemon:
             try:
                 request = json.loads(await asyncio.wait_for(_line(reader), 5))
                 answer = await self._answer(request)
-            except NbjobsError as error:
+            except (NbjobsError, RedisError) as error:
                 answer = {"error": str(error)}
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
@@ -223,7 +224,8 @@ class Daemon:
                 if len(deaths) > RESTARTS:
                     raise EmbeddedError(f"Redis died {len(deaths)} times in a minute, see {self.places.log}")
                 await self._start_redis()
-                await self.steward.prepare()
+                with suppress(*FAILURES):  # a worker does so as well, with its next sign
+                    await self.steward.prepare()
             except NbjobsError as error:
                 self._error = EmbeddedError(str(error))
                 return self.end(hurry=True)
