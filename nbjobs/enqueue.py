@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import code, codec, connection, context, continuation, events
+from . import code, codec, connection, context, continuation, events, stream
 from .claim import Claim
 from .errors import JobNotFound, NbjobsError, RunExists, TooLarge
 from .events import Event
@@ -25,6 +25,8 @@ from .runner import Attempt, Outcome
 from .runset import Runs
 from .settings import current
 from .store import Reply, Store
+
+_WITHOUT_RESULT = ("failed", "dead", "cancelled")
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -118,7 +120,8 @@ class _Desk:
     def send(self, fields: dict[str, str]) -> Run:
         """Write the run of a call and put it into the queue."""
         job, options, settings = self._job, self._options, self.settings
-        run = Run(options.id or _child_id() or new_run_id(), user=self._user)
+        child = None if options.id else _child_id()
+        run = Run(options.id or child or new_run_id(), user=self._user)
         if job.by_value and settings.adapter == "arq":
             fields["code"] = self._packed()
         event = _enqueued(run, fields, options, job.policy.steps)
@@ -132,12 +135,26 @@ class _Desk:
         )
         _check(reply, run, fields)
         self.sent.append(run)
+        if child and reply.code == "AGAIN" and reply.state in _WITHOUT_RESULT:
+            self._reopen(run, reply, fields)
         if reply.code == "OK":
             name = "job.enqueued_at" if reply.state == "scheduled" else "job.enqueued"
             events.reporter.emit(replace(event, name=name, n=1))
         if settings.adapter == "inline":
             perform_inline(job, run, self._store, settings)
         return run
+
+    def _reopen(self, run: Run, reply: Reply, fields: Mapping[str, str]) -> None:
+        """Open the run again that an earlier attempt of this body enqueued, and that ended without a result.
+
+        Where this process dies before, or others have opened it meanwhile, the next attempt finds it as it is then.
+        """
+        payload = {"job": fields["job"], "job_id": run.id, "by": run.user, "from_step": None, "ordinal": None}
+        around = {**events.get_context(), "user_id": run.user, "job_id": run.id}
+        event = _new_event("job.reopened", payload, {}, around)
+        queue = fields["queue"] if self.settings.adapter == "arq" else ""
+        if self._store.reopen(run.id, reply.n, d=events.encode(event), queue=queue).code == "OK":
+            stream.stir(run.user, run.id)
 
     def _packed(self) -> str:
         if self._code is None:

@@ -234,7 +234,7 @@ class Run:
         return control.ask(self.user, self.id, "accept")
 
     def restart(self) -> str:
-        """Let a paused run begin again, with no progress.
+        """Let a paused run begin again, with no progress. What it enqueues are new runs too.
 
         Raises:
             RunEnded: it has ended.
@@ -243,6 +243,9 @@ class Run:
 
     def retry(self, from_step: str | None = None) -> str:
         """Open a run that failed, died or was cancelled, and let it go on from its cursor.
+
+        A run that its body has enqueued and that ended without a result is opened too, when the body enqueues it again;
+        one that completed keeps its result. With ``from_step`` the body enqueues new runs.
 
         Args:
             from_step: begin again at this step, forgetting its progress and that of all after it.

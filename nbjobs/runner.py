@@ -126,6 +126,7 @@ class Attempt:
             fence=claim.fence,
             is_async=claim.kind == "async",
             accepted=self._fields.get("accept") == str(claim.attempt),
+            generation=intake.whole(self._fields.get("generation")) or 0,
         )
         self.journal.continuation = self.continuation
 

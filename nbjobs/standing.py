@@ -32,6 +32,7 @@ class Standing:
         fence: the attempt's fence, for :attr:`Step.fence <nbjobs.steps.Step.fence>`.
         is_async: whether the body is an ``async`` function.
         accepted: whether the owner has accepted that code or data changed: what still fits is used, the rest forgotten.
+        generation: how often the owner has had steps forgotten: the runs that the body enqueues then begin anew.
 
     Attributes:
         lock: held while a step begins or ends and its event is noted, so that another thread that commits sees both
@@ -50,12 +51,14 @@ class Standing:
         fence: int = 0,
         is_async: bool = False,
         accepted: bool = False,
+        generation: int = 0,
     ) -> None:
         progress = progress or Progress()
         self.run_id = run_id
         self.fence = fence
         self.is_async = is_async
         self.accepted = accepted
+        self.generation = generation
         self.lock = forks.rlock()
         self.ended: list[Ended] = []
         self.results: list[tuple[str, str]] = []
@@ -97,7 +100,8 @@ class Standing:
     def child_id(self) -> str:
         """Return the id of the next run that the body enqueues: the same on every attempt.
 
-        It is made of the run's id, the step and its item, and how many were enqueued there before.
+        It is made of the run's id, the step and its item, how many were enqueued there before, and how often the
+        owner has had the run restarted.
         """
         item = in_item.get()
         if item is not None:  # of a `step.map`, several at once
@@ -107,7 +111,8 @@ class Standing:
             place = self.running.key if self.running is not None else self.run_id
             count = self._children[1] + 1 if self._children[0] == place else 1
             self._children = (place, count)
-        return f"{self.run_id[:40]}-{hashlib.sha256(f'{place}:{count}'.encode()).hexdigest()[:12]}"
+        name = f"{place}:{count}" + (f":{self.generation}" if self.generation else "")
+        return f"{self.run_id[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
     def declare(self, names: tuple[str, ...]) -> None:
         """Take note of the steps that the job declares; a body that meets others is told so, and goes on."""

@@ -307,6 +307,8 @@ class Model:
         del self.steps[first - 1 :]
         self.fields["bytes"] = sum(len(value.encode()) for _, value in self.steps)
         self.maps = {k: kept for k, kept in self.maps.items() if int(k) < first}
+        if self.fields["attempt"]:
+            self.fields["generation"] = self.fields.get("generation", 0) + 1
         self.fields |= dict.fromkeys(("step", "cursor", "done", "total"), "")
 
 

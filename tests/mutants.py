@@ -32,7 +32,7 @@ RUNNER = "tests/test_runner.py"
 DAEMON = "tests/test_daemon_in_bad_weather.py"
 GARBAGE = "tests/test_store_garbage.py"
 ENDINGS, ENDS, ATTEMPTS = "tests/test_endings.py", "tests/faults/test_ends.py", "tests/test_attempts.py"
-TENANTS = "tests/faults/test_tenants.py"
+TENANTS, FAMILIES = "tests/faults/test_tenants.py", "tests/faults/test_families.py"
 
 JUMPS, SWEEPER = "tests/test_store_jumps.py", "tests/test_sweeper.py"
 
@@ -207,6 +207,20 @@ MUTANTS = [
         "        self._depth = self._depth + _DEEP if len(page) == _DEEP else self.queue_read_limit\n",
         "",
         (f"{TENANTS}::test_what_one_user_breaks_delays_no_other[runs_of_a_newer_version]",),
+    ),
+    Mutant(
+        "a child that failed stays so",
+        "enqueue.py",
+        "        if child and reply.code ==",
+        "        if not child and reply.code ==",
+        (f"{FAMILIES}::test_a_parent_that_is_killed_while_it_opens_its_child_again_loses_nothing[before_send]",),
+    ),
+    Mutant(
+        "a restart meets the children of before",
+        "scripts/_head.lua",
+        "  if num(run.attempt) > 0 then add('generation', 1) end\n",
+        "",
+        (f"{FAMILIES}::test_a_restart_begins_all_children_anew",),
     ),
     Mutant("the crash count never rises", "scripts/lapse.lua", "add('crashes', 1)", "add('crashes', 0)", (POISON,)),
     Mutant(

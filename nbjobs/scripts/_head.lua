@@ -12,7 +12,7 @@ local TYPES = {'hash', 'stream', 'stream', 'stream', 'zset', 'zset'}
 local FIELDS = {
   'state', 'control', 'owner', 'last_owner', 'fence', 'lease_until', 'attempt', 'at', 'c', 'n', 'control_n',
   'crashes', 'failures', 'fruitless', 'resumptions', 'steps', 'bytes', 'last_id', 'view_id',
-  'step', 'cursor', 'done', 'total', 'job', 'args', 'maps',
+  'step', 'cursor', 'done', 'total', 'job', 'args', 'maps', 'generation',
 }
 local KEPT_EVENTS = '200'        -- of a run that has ended
 local LOST_WAKE_UP = 60000       -- ms after which a queued run is looked at, should its wake-up be lost
@@ -228,7 +228,7 @@ local function apply(new)
 end
 
 -- Forgets the steps from ordinal `from` on with their values and maps, and the cursor. Answers the refusal, where
--- there is one: then nothing has changed.
+-- there is one: then nothing has changed. What the body enqueues from now on are other runs than before.
 local function drop(from)
   local steps, freed = num(run.steps), 0
   if not from or from < 1 then return {'BADDATA', 'from_step'} end
@@ -242,6 +242,7 @@ local function drop(from)
   end
   add('bytes', -freed)
   put('steps', int(math.min(steps, from - 1)))
+  if num(run.attempt) > 0 then add('generation', 1) end
   local kept = {}
   for k in run.maps:gmatch('%d+') do
     if num(k) < from then kept[#kept + 1] = k else redis.call('DEL', map_key(k)) end
