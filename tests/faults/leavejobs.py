@@ -39,10 +39,6 @@ def _alarm() -> None:
     signal.setitimer(signal.ITIMER_REAL, RINGS)
 
 
-def _soft(which: int, limit: int) -> None:
-    resource.setrlimit(which, (limit, resource.getrlimit(which)[1]))
-
-
 def _redirect() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -58,22 +54,18 @@ WAYS: dict[str, Callable[[], Any]] = {
     "an alarm that kills": lambda: signal.setitimer(signal.ITIMER_REAL, RINGS),
     "a timer of its CPU time": lambda: signal.setitimer(signal.ITIMER_VIRTUAL, RINGS / 4),
     "a timer of all CPU time": lambda: signal.setitimer(signal.ITIMER_PROF, RINGS / 4),
-    "a signal handler": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
-    "a blocked signal": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2}),
     "a umask": lambda: os.umask(0),
-    "a limit of memory": lambda: _soft(resource.RLIMIT_AS, 1 << 36),
-    "a limit of CPU time": lambda: _soft(resource.RLIMIT_CPU, 3600),
+    "a limit of memory": lambda: resource.setrlimit(
+        resource.RLIMIT_AS, (1 << 36, resource.getrlimit(resource.RLIMIT_AS)[1])
+    ),
     "a priority": lambda: os.nice(1),
     "open descriptors": lambda: [os.dup(0) for _ in range(200)],
     "a closed descriptor": lambda: os.close(0),
     "a redirected stdout": _redirect,
     "a trace": lambda: sys.settrace(_trace),
     "a trace of threads": lambda: threading.settrace(_trace),
-    "a profile": lambda: sys.setprofile(_trace),
     "a default timeout": lambda: socket.setdefaulttimeout(5),
     "no garbage collection": gc.disable,
-    "a threshold of garbage collection": lambda: gc.set_threshold(7),
-    "a recursion limit": lambda: sys.setrecursionlimit(5000),
     "a locale": lambda: locale.setlocale(locale.LC_ALL, "C"),
 }
 

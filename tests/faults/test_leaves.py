@@ -18,6 +18,7 @@ from .checker import check, check_repeats
 from .stage import PATIENCE, Stage
 
 
+@pytest.mark.slow
 @pytest.mark.weather("H10")
 def test_what_a_body_leaves_in_its_process_meets_no_other_run(stage: Stage) -> None:
     """After each change of what a process has once, the same user's next run is in another one, and goes well."""
