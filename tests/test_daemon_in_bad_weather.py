@@ -83,29 +83,29 @@ def test_an_environment_too_large_for_a_process_is_told(home: Home) -> None:
 def test_a_stop_while_a_worker_is_started_drains_the_others(home: Home, ledger: Ledger) -> None:
     """The run of another environment is released at its next checkpoint, and the daemon ends as always."""
     process = home.start("up", "--no-worker")
-    wait_until(home.status, 20, "the daemon answers")
+    wait_until(home.status, 60, "the daemon answers")
     run = workjobs.items.enqueue(ledger.path, 3000)
-    ledger.wait_for(20, 30)
+    ledger.wait_for(20, 60)
     family = home.family()
     guard = home.member("guard.py")
     guard.suspend()
     other = hello(home.settings, environment()._replace(cwd=str(home.work), hash="0" * 12))
     asking = threading.Thread(target=lambda: ask(home.places, other))
     asking.start()
-    wait_until(lambda: None in workers(home), 10, "the start of the second worker is under way")
+    wait_until(lambda: None in workers(home), 60, "the start of the second worker is under way")
     assert "is being started" in home.run("up", "--no-worker").stdout
     process.send_signal(signal.SIGTERM)
-    wait_until(lambda: ask(home.places, {"op": "status"}) == {"ending": True}, 10)
+    wait_until(lambda: ask(home.places, {"op": "status"}) == {"ending": True}, 60)
     guard.resume()
-    output, _ = process.communicate(timeout=40)
+    output, _ = process.communicate(timeout=60)
     asking.join()
     assert process.returncode == 0, output
     assert "Traceback" not in output
-    wait_until(lambda: gone(family), 2.0)
+    wait_until(lambda: gone(family), 10.0)
     ledger.open_gate()
     connection.drop_client()
     embedded.url(home.settings)
-    run.wait(timeout=40)
+    run.wait(timeout=60)
     assert reasons(run) == ["stopping"]
     assert ledger.items() == list(range(3000))
 
@@ -118,28 +118,28 @@ def test_a_stop_before_the_daemon_is_ready_is_a_clean_end(home: Home, seen: str,
     process = home.start("up")
     me = psutil.Process(process.pid)
     there = me.children if seen == "guard" else (home.folder / "run" / seen).exists
-    wait_until(there, 20, f"{seen} is there", every=0.001)
+    wait_until(there, 60, f"{seen} is there", every=0.001)
     family = [me, *me.children(recursive=True)]
     process.send_signal(number)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     assert "Traceback" not in output
-    wait_until(lambda: gone(family), 3.0)
+    wait_until(lambda: gone(family), 10.0)
 
 
 @pytest.mark.slow
 @pytest.mark.weather("D3")
 def test_workers_killed_in_quick_succession_cost_a_moment_each(home: Home, ledger: Ledger) -> None:
-    """As long as they make progress, the fifth death costs no more than the first."""
+    """As long as they make progress, the sixth death costs no more than the first."""
     run = workjobs.items.enqueue(ledger.path, 3000)
-    ledger.wait_for(20, 30)
-    for _ in range(5):
+    ledger.wait_for(20, 60)
+    for _ in range(6):
         home.member("worker").kill()
-        ledger.wait_for(len(ledger.lines()) + 20, 8)  # a back-off would wait for 12.8 s before the last
+        ledger.wait_for(len(ledger.lines()) + 20, 25)  # a back-off would wait for 30 s before the last
     ledger.open_gate()
-    run.wait(timeout=30)
+    run.wait(timeout=60)
     assert sorted(set(ledger.items())) == list(range(3000))
-    assert reasons(run) == ["worker_died"] * 5
+    assert reasons(run) == ["worker_died"] * 6
 
 
 def elsewhere(home: Home) -> None:
@@ -158,7 +158,7 @@ def test_a_daemon_is_found_by_its_data_whatever_the_runtime_directory_is(home: H
     for arguments in (["up"], ["up", "--detach"], ["status"]):
         assert f"nbjobs is up (process {family[0].pid}, since" in home.run(*arguments).stdout
     assert home.run("down").stdout == "nbjobs is down\n"
-    wait_until(lambda: gone(family), 2.0)
+    wait_until(lambda: gone(family), 10.0)
     assert home.run("status", check=False).returncode == 1
 
 
@@ -173,12 +173,18 @@ def test_a_daemon_whose_sockets_are_gone_can_be_ended(home: Home, variable: str)
     family[0].suspend()  # so that it makes nothing anew
     shutil.rmtree(home.folder / "run")
     down = home.start("down")
-    wait_until(lambda: signal.SIGTERM in pending(family[0].pid), 10, "`down` has sent its signal")
+    wait_until(lambda: signal.SIGTERM in pending(family[0].pid), 60, "`down` has sent its signal")
     family[0].resume()
-    output, _ = down.communicate(timeout=20)
+    output, _ = down.communicate(timeout=60)
     assert (down.returncode, output) == (0, "nbjobs is down\n")
-    wait_until(lambda: gone(family), 2.0)
+    wait_until(lambda: gone(family), 10.0)
     assert "was killed" not in home.log()
+
+
+def sweep(path: Path) -> None:
+    """Remove a directory at one moment: somebody may put things into it meanwhile."""
+    away = path.rename(path.with_name("swept"))
+    shutil.rmtree(away)
 
 
 def pending(pid: int) -> set[int]:
@@ -193,22 +199,22 @@ def pending(pid: int) -> set[int]:
 def test_sockets_that_were_removed_are_made_anew(home: Home, ledger: Ledger, swept: str) -> None:
     """Within seconds: a body that dies meanwhile comes back, new clients come in, and no worker is ended."""
     run = workjobs.items.enqueue(ledger.path, 3000)
-    ledger.wait_for(20, 30)
+    ledger.wait_for(20, 60)
     pids = [home.daemon().pid, home.member("nbjobs.nursery").ppid()]
     if swept == "the directory":
-        shutil.rmtree(home.folder / "run")
+        sweep(home.folder / "run")
     else:
         (home.folder / "run" / swept).unlink()
     psutil.Process(int(ledger.lines()[-1][1])).kill()
     done = len(ledger.lines())
-    ledger.wait_for(done + 20, 15)
+    ledger.wait_for(done + 20, 30)
     ledger.open_gate()
     connection.drop_client()
-    assert workjobs.add.enqueue(1, 2).result(timeout=20) == 3
-    run.wait(timeout=30)
+    assert workjobs.add.enqueue(1, 2).result(timeout=60) == 3
+    run.wait(timeout=60)
     assert sorted(set(ledger.items())) == list(range(3000))
     assert reasons(run) == ["child_died"]
-    wait_until(home.status, 10)
+    wait_until(home.status, 60)
     assert [home.daemon().pid, home.member("nbjobs.nursery").ppid()] == pids
 
 
@@ -217,24 +223,26 @@ def test_sockets_that_were_removed_are_made_anew(home: Home, ledger: Ledger, swe
 def test_a_daemon_that_cannot_be_reached_again_drains_and_leaves(home: Home, ledger: Ledger, taken: str) -> None:
     """Something else lies where its directory was: bodies end their items, nothing is killed, nothing lives on."""
     process = home.start("up", "--no-worker")
-    wait_until(home.status, 20, "the daemon answers")
+    wait_until(home.status, 60, "the daemon answers")
     run = workjobs.items.enqueue(ledger.path, 3000)
-    ledger.wait_for(20, 30)
+    ledger.wait_for(20, 60)
     family = home.family()
-    shutil.rmtree(home.folder / taken)
+    family[0].suspend()  # or it makes it anew before something else is there
+    sweep(home.folder / taken)
     (home.folder / taken).write_text("")
-    output, _ = process.communicate(timeout=40)
+    family[0].resume()
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert f"the daemon of {home.settings.data_dir} cannot go on" in output
     assert "Traceback" not in output
-    wait_until(lambda: gone(family), 2.0)
+    wait_until(lambda: gone(family), 10.0)
     (home.folder / taken).unlink()
     assert home.run("down").stdout == "nbjobs is not up: nothing to end\n"
     if taken == "run":  # else its data are gone
         ledger.open_gate()
         connection.drop_client()
         embedded.url(home.settings)
-        run.wait(timeout=40)
+        run.wait(timeout=60)
         assert reasons(run) == ["stopping"]
         assert ledger.items() == list(range(3000))
 
@@ -244,7 +252,7 @@ def test_a_lock_that_was_removed_is_taken_again_by_the_daemon(home: Home) -> Non
     """Within seconds, so that no second daemon starts on its data."""
     home.run("up", "--detach", "--no-worker")
     (home.folder / "data" / "daemon.lock").unlink()
-    wait_until(lambda: lock.holder(home.folder / "data"), 10)
+    wait_until(lambda: lock.holder(home.folder / "data"), 30)
     assert f"process {home.daemon().pid}," in home.run("up", "--detach", "--no-worker").stdout
 
 
@@ -260,16 +268,16 @@ def kill_daemon_and_guard(home: Home) -> None:
 def test_what_outlives_daemon_and_guard_is_ended_by_down(home: Home, ledger: Ledger) -> None:
     """The worker drains by itself; Redis is ended after it."""
     run = workjobs.items.enqueue(ledger.path, 3000)
-    ledger.wait_for(20, 30)
+    ledger.wait_for(20, 60)
     family = home.family()
     kill_daemon_and_guard(home)
     assert home.run("down").stdout == "nbjobs is down\n"
-    wait_until(lambda: gone(family), 2.0)
+    wait_until(lambda: gone(family), 10.0)
     assert home.run("down").stdout == "nbjobs is not up: nothing to end\n"
     ledger.open_gate()
     connection.drop_client()
     embedded.url(home.settings)
-    run.wait(timeout=30)
+    run.wait(timeout=60)
     assert reasons(run) == ["stopping"]
     assert ledger.items() == list(range(3000))
 
@@ -279,14 +287,14 @@ def test_what_outlives_daemon_and_guard_is_ended_by_down(home: Home, ledger: Led
 def test_what_outlives_daemon_and_guard_is_replaced_for_the_next_client(home: Home, ledger: Ledger) -> None:
     """It waits for no lease; the old worker drains and leaves, and its run goes on in the new one."""
     run = workjobs.items.enqueue(ledger.path, 3000)
-    ledger.wait_for(20, 30)
+    ledger.wait_for(20, 60)
     family = home.family()
     kill_daemon_and_guard(home)
     connection.drop_client()
-    assert workjobs.add.enqueue(1, 2).result(timeout=30) == 3
+    assert workjobs.add.enqueue(1, 2).result(timeout=60) == 3
     wait_until(lambda: gone(family), 20, "the old worker has left")
     ledger.open_gate()
-    run.wait(timeout=30)
+    run.wait(timeout=60)
     assert reasons(run) == ["stopping"]
     assert sorted(set(ledger.items())) == list(range(3000))
 
