@@ -8,7 +8,6 @@ the cell never changes a run that has begun. Only a worker that was told to acce
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import linecache
 import platform
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cloudpickle
 import msgspec
 
-from . import shown
+from . import modules, shown
 from .errors import BadData, CodeRefused, JobNotFound, NotData, TooLarge
 
 if TYPE_CHECKING:
@@ -92,19 +91,19 @@ def pack(job: Any) -> Code:
 
 
 def find(name: str) -> Any:
-    """Return the job of this full name, importing its module.
+    """Return the job of this full name, importing its module where that defines one; see `modules.imported`.
 
     Raises:
         JobNotFound: there is no such module, no such name in it, or the name is no job.
     """
     module_name, _, qualname = name.rpartition(".")
     try:
-        found: Any = importlib.import_module(module_name)
+        found: Any = modules.imported(module_name, qualname)
     except Exception as error:
         raise JobNotFound(
             f"The module {module_name!r} of the job {name} cannot be imported by the worker: "
             f"{type(error).__name__}: {shown.message(error)}. "
-            "Install it there, or start the worker where it is importable."
+            "Install or deploy it there with this job, or start the worker where it is importable."
         ) from error
     found = getattr(found, qualname, None)
     if found is None:

@@ -94,8 +94,8 @@ def encode(value: object, *, what: str = "value", limit: int | None = None, nan:
 def decode(text: str | bytes) -> Any:
     """Return the value that `encode` was given.
 
-    A dataclass or Struct is looked up by its module's name, which is imported if need be, and filled without
-    running its ``__init__``.
+    A dataclass or Struct is looked up by its module's name and filled without running its ``__init__``. A module that
+    nothing has imported yet is imported only where its source defines such a class.
 
     Raises:
         BadData: the text is not from `encode`, or names a class that is not there.

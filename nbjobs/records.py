@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import sys
 from typing import Any
 
 import msgspec
 
+from . import modules
 from .errors import BadData
 
 _BUILTIN_DATA = (int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, BaseException)
@@ -77,7 +76,7 @@ def _value(field: dataclasses.Field[Any], values: dict[str, Any], name: str) -> 
 
 
 def find(name: str) -> Any:
-    """Return the dataclass or Struct of that name, importing its module if need be."""
+    """Return the dataclass or Struct of that name, importing its module if need be; see `modules.imported`."""
     cls = _lookup(name)
     if not isinstance(cls, type) or problem(cls) is not None:
         raise BadData(f"stored data is of class {name}, which is no dataclass or Struct here")
@@ -87,7 +86,7 @@ def find(name: str) -> Any:
 def _lookup(name: str) -> Any:
     module_name, _, qualname = name.partition(":")
     try:
-        found: Any = sys.modules.get(module_name) or importlib.import_module(module_name)
+        found: Any = modules.imported(module_name, qualname)
         for part in qualname.split("."):
             found = getattr(found, part)
     except Exception as error:  # importing runs foreign code
