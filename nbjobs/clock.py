@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-_FOREVER = 2**53  # ms: later than any time that Redis can tell
+_FOREVER = 2**53 - 1  # ms: later than any time that Redis can tell; the scripts take no larger number
 
 
 class Clock:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 
+from nbjobs.clock import SteadyClock
 from nbjobs.store import Store
 
 RUN, OWNER = "r1", "w1:a"
@@ -76,6 +77,16 @@ def test_a_lease_that_no_claim_could_give_is_over(looks: Looks) -> None:
     looks.put(lease_until=now + HOUR + LEASE)
     assert looks.look(latest=HOUR) == "HELD"
     assert looks.look() == "OK"
+
+
+@pytest.mark.weather("M3")
+def test_a_clock_that_knows_nothing_takes_no_run(looks: Looks) -> None:
+    """What a sweeper tells that has just begun is understood by the script, whichever way the clock was set."""
+    now = looks.held()
+    for ends in (now - SECOND, now + HOUR + LEASE):
+        looks.put(lease_until=ends)
+        bounds = SteadyClock(patience=10, tolerance=1).bounds()
+        assert looks.store.lapse(RUN, "", "{}", bounds=bounds).code == "HELD"
 
 
 @pytest.mark.weather("M3")

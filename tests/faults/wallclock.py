@@ -12,7 +12,7 @@ from .stage import Stage
 
 _AHEAD = "test:ahead"
 _TRUE = "local clock = redis.call('TIME')\n"
-_SET = f"{_TRUE}clock[1] = num(clock[1]) + num(redis.call('GET', '{_AHEAD}'))\n"
+_SET = f"{_TRUE}clock[1] = clock[1] + (redis.call('GET', '{_AHEAD}') or 0)\n"
 _PATCH = f"""
 import pathlib
 
