@@ -24,7 +24,7 @@ from nbjobs.stepping import step
 from .jobs import write
 
 CHUNK, MOST = 1 << 22, 1 << 30  # bytes that `hungry` takes
-RINGS = 0.2  # seconds until a timer rings that a job has left
+RINGS = 0.5  # seconds until a timer rings that a job has left
 
 setting: ContextVar[str] = ContextVar("setting", default="unset")
 setting.set("as loaded")

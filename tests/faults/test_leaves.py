@@ -25,6 +25,7 @@ def test_what_a_body_leaves_in_its_process_meets_no_other_run(stage: Stage) -> N
     stage.worker()
     for way in leavejobs.WAYS:
         changed = leavejobs.leave.enqueue(way)
+        stage.await_end(changed)
         after = (leavejobs.linger if "alarm" in way or "timer" in way else leavejobs.pid).enqueue()
         stage.await_end(after)
         assert after.result() != changed.result(), f"after {way} the process was used again: {stage.logs()}"
