@@ -24,7 +24,7 @@ STAGES: dict[str, Callable[[Path, Random, Totals], World]] = {"embedded": Defaul
 
 
 def play(stage: str, seconds: float, seed: int, *, least: int = 0) -> Totals:
-    """Play one stage for so long, and until so many things were done to it; return its totals."""
+    """Play one stage for so long, and until so many runs met so many faults; return its totals."""
     totals = Totals(f"{STAGES[stage].name}, seed {seed}")  # type: ignore[attr-defined]
     folder = Path(tempfile.mkdtemp(prefix="nbjobs-chaos-"))
     until, number = time.monotonic() + seconds, 0
@@ -49,7 +49,7 @@ def _round(world: World, totals: Totals, number: int, until: float, dice: Random
     world.dice = dice
     world.begin(number)
     load, strikes = Load(world, dice), time.monotonic() + 1.0
-    while time.monotonic() < until or totals.faults.total() < least:
+    while time.monotonic() < until or min(totals.faults.total(), load.ended) < least:
         world.tend()
         if time.monotonic() > strikes:
             world.strike()

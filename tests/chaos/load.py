@@ -57,6 +57,11 @@ class Load:
     died: int = 0
     forgotten: int = 0
 
+    @property
+    def ended(self) -> int:
+        """How many runs have ended so far."""
+        return sum(one.state in ENDED for one in self.started)
+
     def step(self, *, more: bool = True) -> None:
         """Look at all runs, let those that stand still go on, and start new ones in the place of those that ended."""
         with _weather():

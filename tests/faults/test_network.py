@@ -77,9 +77,9 @@ def test_row_22_who_was_parted_for_longer_than_its_lease_writes_nothing(stage: S
     parted = stage.worker(url=proxy.url)
     run = stage.enqueue(jobs.count, stage.path, 400, 0.06, hurry=str(hurry))
     stage.await_item(run, 5)
+    successor = stage.worker()
     proxy.part()
     began = time.monotonic_ns()
-    successor = stage.worker()
     taken = stage.await_attempt(run, 2)
     in_time(seconds_since(began, taken), AFTER_WORKER + 1, "worker parted, another one began")
     assert stage.holder(run) is successor
