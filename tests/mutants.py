@@ -388,8 +388,8 @@ MUTANTS = [
     Mutant(
         "an item counts as done before its work",
         "steps.py",
-        "return self.place.standing(self.done)",
-        "return self.place.standing(self.done + 1)",
+        "return self.place.standing(done)",
+        "return self.place.standing(done + 1)",
         (STORED,),
     ),
     Mutant(

@@ -20,7 +20,7 @@ import nbjobs
 PACKAGE = Path(nbjobs.__file__).parent
 ROOT = PACKAGE.parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-NAMES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/how-it-works.md", "docs/rails.md")
+NAMES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/how-it-works.md", "docs/rails.md", "docs/reliability.md")
 TEXTS = [ROOT / name for name in NAMES]
 WALLS = {  # library: the modules that may import it
     "arq": {"worker"},

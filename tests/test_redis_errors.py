@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -216,3 +218,14 @@ def test_each_word_says_what_to_do() -> None:
     for one in ERRORS:
         assert one.told.endswith(".") and one.told[0].islower() and "\n" not in one.told, one
         assert one.concerns != "call" or not one.anew, one
+
+
+def test_the_page_on_reliability_lists_each_word_where_it_belongs() -> None:
+    """What an error means stands in the documentation as it is in the table."""
+    page = (Path(__file__).parent.parent / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "`" in line.rpartition(" | ")[2]]
+    listed = {
+        concerns: set(re.findall(r"`([^`]+)`", next(row for row in rows if row.startswith(start)).rpartition(" | ")[2]))
+        for concerns, start in (("server", "| the server:"), ("settings", "| the settings:"), ("call", "| this call:"))
+    }
+    assert listed == {concerns: {one.word for one in ERRORS if one.concerns == concerns} for concerns in listed}
