@@ -179,7 +179,7 @@ def test_row_57_a_pickle_in_the_place_of_code(url: str, redis_client: redis.Redi
         assert "takes no code" in found[0].view.description
     with Worker(url, accept_code=True):
         for run in found:
-            assert run.wait(timeout=20).state == "failed"
+            wait_until(lambda run=run: run.state == "failed", 20, "what is no code fails its run")
             assert ended(run)["reason"] == "bad data"
     assert not nest.exists()
 
