@@ -19,7 +19,7 @@ died with a process that is not its own  the same; a shared process is its own t
 (``shared``, ``stalled``), or none       and the third death of a nursery is a crash of its
 could be started (``no child``)          own, see `suspects`
 was refused a write (``fenced``)         the same, where the run is still held
-found no code (``not_found``, also one     5 s, and a pause after ten minutes
+found no code (``not_found``, also one    5 s, and a pause after ten minutes
 that is not accepted, or another Python)
 ran a step of its own (``isolating``)    nothing: a step before it has ended
 was stopped to pause or to cancel        its owner asked for that; nothing goes on

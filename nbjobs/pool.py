@@ -310,12 +310,14 @@ class Pool:
         return child
 
     async def _take(self, user: str = "") -> ChildHandle:
-        """An idle child of this user, or one that has run nothing yet; else one that comes in a moment, else a new one.
+        """Return an idle child of this user, else an unused one, else a new one; a spare is made ready behind it.
 
-        A spare is made ready behind it.
+        Where as many are in use as may be, one of this user that will be idle in a moment goes before an unused one: it
+        would take the place of another.
         """
         try:
-            child = self._pick(user) or await self._coming(user)
+            child = self._pick(user) or (self._pick("") if self._in_use <= self._settings.children else None)
+            child = child or await self._coming(user) or self._pick("")
             if child is not None:
                 return child
             for _ in range(BIRTH_TRIES - 1):
@@ -327,12 +329,10 @@ class Pool:
             self._want_spare()
 
     def _pick(self, user: str) -> ChildHandle | None:
-        """Takes the newest idle child of this user, or one that has run nothing yet."""
-        fitting = [child for child in self._idle if child.usable and child.user in (user, "")]
-        if not fitting:
-            return None
-        child = max(reversed(fitting), key=lambda child: child.user == user)
-        self._idle.remove(child)
+        """Take the newest idle child of this user; of nobody, one that has run nothing yet."""
+        child = next((child for child in reversed(self._idle) if child.usable and child.user == user), None)
+        if child is not None:
+            self._idle.remove(child)
         return child
 
     async def _coming(self, user: str) -> ChildHandle | None:
@@ -349,12 +349,17 @@ class Pool:
 
     def _thin_out(self) -> None:
         """Ends idle children where more are in use than there are places and one: those first that are idle longest."""
-        coming = self._spare is not None and not self._spare.done()
         used = [child for child in self._idle if child.user]
-        in_use = self._births.serving - (len(self._idle) - len(used)) - coming - self._lent["sync"]
-        for child in used[: max(0, in_use - self._settings.children - 1)]:
+        for child in used[: max(0, self._in_use - self._settings.children - 1)]:
             self._idle.remove(child)
             self._births.retire(child)
+
+    @property
+    def _in_use(self) -> int:
+        """How many children run sync bodies, or have run some; those that lend their place are not counted."""
+        spare = self._spare is not None and not self._spare.done()
+        unused = sum(not child.user for child in self._idle)
+        return self._births.serving - unused - spare - self._lent["sync"]
 
     def _lacks_spare(self) -> bool:
         return all(child.user for child in self._idle)

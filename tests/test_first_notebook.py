@@ -102,15 +102,22 @@ class Newcomer:
 
     def living(self) -> list[psutil.Process]:
         """What lives of all that was started in this home."""
-        return [one for one in psutil.process_iter() if _home_of(one) == str(self.home)]
+        return [one for one in psutil.process_iter() if _is_of(one, str(self.home))]
+
+    def killed(self) -> bool:
+        """Kill all that lives; return whether nothing did: a daemon may start another Redis before it is killed."""
+        found = [one for one in self.living() if not gone([one])]
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        return not found
 
 
-def _home_of(process: psutil.Process) -> str:
-    try:
-        found: str = process.environ().get("HOME", "")
+def _is_of(process: psutil.Process, home: str) -> bool:
+    try:  # Redis writes its title over its environment
+        return process.environ().get("HOME") == home or any(home in part for part in process.cmdline())
     except (psutil.Error, OSError):
-        return ""
-    return found
+        return False
 
 
 @pytest.fixture
@@ -118,10 +125,7 @@ def newcomer() -> Iterator[Newcomer]:
     with tempfile.TemporaryDirectory(prefix="nbjobs-new-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         one = Newcomer(Path(folder))
         yield one
-        for process in one.living():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        wait_until(lambda: gone(one.living()), 5, "nothing lives")
+        wait_until(one.killed, 5, "nothing lives")
 
 
 def run_of(shown: dict[str, object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -84,6 +85,14 @@ def test_no_call_is_enqueued_where_one_is_wrong(
     assert redis_client.keys("nbjobs:*:run:*") == []
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is heard, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.weather("A2")
 def test_an_id_may_stand_for_the_one_call() -> None:
     """Of one, it is no different from `enqueue`."""
@@ -91,6 +100,7 @@ def test_an_id_may_stand_for_the_one_call() -> None:
 
 
 @pytest.mark.weather("A2")
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("trouble", ["Redis is gone", "Ctrl-C"])
 def test_no_run_is_lost_where_an_enqueue_ends_in_the_middle(nbjobs_settings: NbJobs, trouble: str) -> None:
     """The error has those that are enqueued."""
