@@ -74,9 +74,11 @@ def was_busy(pid: int) -> bool:
 
 
 def is_ending(pid: int) -> bool:
-    """Whether a process has given up its memory already, though nobody has reaped it yet; False where none can tell."""
+    """Return whether a process has given up its memory or is gone; False where this system cannot tell."""
     try:
         return Path(f"/proc/{pid}/statm").read_bytes().startswith(b"0 ")
+    except (FileNotFoundError, ProcessLookupError):  # it was reaped; or this system has no /proc
+        return Path("/proc/self/statm").exists()
     except OSError:
         return False
 

@@ -104,16 +104,27 @@ class Recorder:
         self._follows = True
 
     def _connect(self) -> socket.SocketIO:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(self._path))
-        self._socket.sendall(b"MONITOR\r\n")
-        stream = self._socket.makefile("rb")
-        if (line := stream.readline()) != b"+OK\r\n":
-            raise ConnectionError(f"Redis answers {line!r} to MONITOR")
+        link = self._socket = socket.socket(socket.AF_UNIX)  # at once: `close` ends a wait for the answer
+        try:
+            link.connect(str(self._path))
+            link.sendall(b"MONITOR\r\n")
+            stream = link.makefile("rb")
+            if (line := stream.readline()) != b"+OK\r\n":
+                stream.close()
+                raise ConnectionError(f"Redis answers {line!r} to MONITOR")
+        except OSError:
+            link.close()
+            raise
         return stream
 
-    def _run(self, stream: socket.SocketIO) -> None:
+    def _listen_to(self, stream: socket.SocketIO) -> None:
+        link = self._socket
         self._read(stream, self.life)
+        if link is not None:
+            link.close()
+
+    def _run(self, stream: socket.SocketIO) -> None:
+        self._listen_to(stream)
         while self._follows:
             try:
                 stream = self._connect()
@@ -121,7 +132,7 @@ class Recorder:
                 time.sleep(0.002)
                 continue
             self.life += 1
-            self._read(stream, self.life)
+            self._listen_to(stream)
 
     def catch_up(self, client: redis.Redis) -> None:
         """Return when all that was asked before is here."""
