@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from nbjobs import connection, keys
+from nbjobs.keys import Keys
 from nbjobs.leases import process_of
 from nbjobs.run import Run
 from nbjobs.settings import configure, current, set_current
@@ -154,7 +155,7 @@ def test_who_only_reads_notices_that_a_replica_answers(tmp_path: Path, kernels: 
         watch = follower.watch(run.id)
         wait_until(lambda: watch.view and watch.view.state == "queued", 10, "the card shows it")
         with first.client() as old, second.client() as new:
-            wait_until(lambda: old.wait(1, 1000), 10, "the replica is in step")
+            wait_until(lambda: new.hget(Keys(USER).run(run.id), "n"), 10, "the replica has the run")
             new.replicaof("NO", "ONE")
             old.replicaof("127.0.0.1", "1")  # which makes it end reads under way; the next ones get what is old
             wait_until(lambda: follower.connected and names(old).count("nbjobs-follower") == 1, 10, "it reads there")
@@ -269,7 +270,7 @@ def test_a_run_goes_on_where_sentinels_elect_another_primary(tmp_path: Path, ker
             run = kernel.enqueue()
             kernel.await_item(run, 20)
             worker.send(signal.SIGSTOP, everybody=True)
-            wait_until(lambda: plain.wait(1, 1000), 20, "the replica has all")
+            wait_until(lambda: plain.set("step", 1, px=1000) and plain.wait(1, 1000), 20, "the replica has all")
         first.kill()
         worker.send(signal.SIGCONT, everybody=True)
         began, done = time.monotonic(), len(kernel.items(run))
