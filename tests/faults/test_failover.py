@@ -153,16 +153,16 @@ def test_who_only_reads_notices_that_a_replica_answers(tmp_path: Path, kernels: 
         run = kernel.enqueue()
         follower = Follower(USER)
         watch = follower.watch(run.id)
-        wait_until(lambda: watch.view and watch.view.state == "queued", 10, "the card shows it")
+        wait_until(lambda: watch.view and watch.view.state == "queued", 30, "the card shows it")
         with first.client() as old, second.client() as new:
-            wait_until(lambda: new.hget(Keys(USER).run(run.id), "n"), 10, "the replica has the run")
+            wait_until(lambda: new.hget(Keys(USER).run(run.id), "n"), 30, "the replica has the run")
             new.replicaof("NO", "ONE")
             old.replicaof("127.0.0.1", "1")  # which makes it end reads under way; the next ones get what is old
-            wait_until(lambda: follower.connected and names(old).count("nbjobs-follower") == 1, 10, "it reads there")
+            wait_until(lambda: follower.connected and names(old).count("nbjobs-follower") == 1, 30, "it reads there")
             front.lead_to(second.socket)
             with connection.sync_client(f"unix://{second.socket}") as client:
                 assert Store(client, USER, current()).control(run.id, "cancel", 2).state == "cancelled"
-            wait_until(lambda: watch.view.state == "cancelled", 15, "the card shows it")
+            wait_until(lambda: watch.view.state == "cancelled", 30, "the card shows it")
             assert "nbjobs-follower" in names(new)
         watch.close()
 
